@@ -1,0 +1,104 @@
+"""Batch: what flows from the loader to a model and its losses.
+
+Shape legend of the whole package: B rows of a batch, S steps, F fields, W columns of ids, D embedding width d,
+K inducing points, H hidden width, M attention heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of encoded fields with their labels.
+
+    Args:
+        ids: [B, W] int32 or int64, field ids in the schema's column order; never float (traps T4).
+        labels: [B, S] float32 in {0, 1}; the value under an unobserved label is 0 and must not be read.
+        observed: [B, S] bool, whether the label is known.
+        weight: [B] float32 >= 0, sample weight.
+        user: [B] int64 hashed user id, or None.
+        true_reach: [B, S] float32 true reach of simulated data, or None; no model sees it.
+        true_transition: [B, S] float32 true transition, or None.
+
+    Raises:
+        ValueError: shapes or types do not fit together.
+
+    Example:
+        >>> batch = Batch.of(torch.tensor([[2, 3]]), torch.tensor([[1.0, 0.0]]))
+        >>> len(batch), batch.local.tolist()
+        (1, [[True, True]])
+    """
+
+    ids: Tensor
+    labels: Tensor
+    observed: Tensor
+    weight: Tensor
+    user: Tensor | None = None
+    true_reach: Tensor | None = None
+    true_transition: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.ids.shape[0]
+        if self.ids.dim() != 2 or self.ids.is_floating_point():
+            raise ValueError(f"ids should be whole numbers [B, W], received {self.ids.dtype} {tuple(self.ids.shape)}")
+        if self.labels.dim() != 2 or self.labels.shape[0] != rows:
+            raise ValueError(f"labels should be [{rows}, S], received {tuple(self.labels.shape)}")
+        if self.observed.shape != self.labels.shape or self.observed.dtype is not torch.bool:
+            raise ValueError(
+                f"observed should be bool {tuple(self.labels.shape)}, "
+                f"received {self.observed.dtype} {tuple(self.observed.shape)}"
+            )
+        if self.weight.shape != (rows,):
+            raise ValueError(f"weight should be [{rows}], received {tuple(self.weight.shape)}")
+
+    @classmethod
+    def of(cls, ids: Tensor, labels: Tensor) -> Batch:
+        """Make a batch in which every label is observed and every row weighs 1.
+
+        Args:
+            ids: [B, W] whole numbers.
+            labels: [B, S] in {0, 1}.
+        """
+        labels = labels.float()
+        return cls(ids, labels, torch.ones_like(labels, dtype=torch.bool), torch.ones(len(ids), device=ids.device))
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+    @property
+    def former(self) -> Tensor:
+        """[B, S] bool: the former step is known to have happened (step 0 happened on every row)."""
+        reached = (self.labels > 0.5) & self.observed
+        return torch.cat([torch.ones_like(reached[:, :1]), reached[:, :-1]], dim=1)
+
+    @property
+    def local(self) -> Tensor:
+        """[B, S] bool: the row lies in the step's local space and the step's label is known."""
+        return self.former & self.observed
+
+    def to(self, device: torch.device) -> Batch:
+        """Move all tensors to a device.
+
+        Args:
+            device: the target device.
+        """
+
+        def moved(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        return Batch(
+            self.ids.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.observed.to(device, non_blocking=True),
+            self.weight.to(device, non_blocking=True),
+            moved(self.user),
+            moved(self.true_reach),
+            moved(self.true_transition),
+        )

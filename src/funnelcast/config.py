@@ -1,0 +1,155 @@
+"""The experiment file: one model, its losses and its training, as typed and strict objects."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field as Key
+
+from funnelcast.errors import ConfigError, choices
+
+__all__ = ["Component", "Experiment", "TrainConfig", "explain", "load_experiment", "read_toml"]
+
+
+class Strict(BaseModel):
+    """A record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Component(Strict):
+    """A registered name with its constructor's options, such as the table `[model]`.
+
+    Args:
+        name: a name of the registry.
+        options: the constructor's keyword arguments; in TOML they stand beside `name`.
+
+    Example:
+        >>> Component.model_validate({"name": "mmoe", "experts": 4}).options
+        {'experts': 4}
+    """
+
+    name: str
+    options: dict[str, Any] = Key(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not isinstance(data.get("options"), dict):
+            return {
+                **({"name": data["name"]} if "name" in data else {}),
+                "options": {k: v for k, v in data.items() if k != "name"},
+            }
+        return data
+
+
+class TrainConfig(Strict):
+    """Everything about training that is not the model or the loss.
+
+    Args:
+        epochs: passes over TRAIN that are planned, >= 1.
+        batch_size: rows of a batch, >= 1.
+        learning_rate: Adam's step size, > 0.
+        weight_decay: Adam's L2 term, >= 0.
+        gradient_clip: largest norm of the gradient, > 0; none by default 5 (methods A2).
+        patience: epochs without a better VALID score before training stops early; 0 never stops.
+        device: `auto`, `cpu` or `cuda`.
+        checkpoint_steps: steps between two checkpoints, 0 for the end of each epoch alone.
+    """
+
+    epochs: int = Key(default=2, ge=1)
+    batch_size: int = Key(default=1024, ge=1)
+    learning_rate: float = Key(default=1e-3, gt=0)
+    weight_decay: float = Key(default=0.0, ge=0)
+    gradient_clip: float = Key(default=5.0, gt=0)
+    patience: int = Key(default=1, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_steps: int = Key(default=0, ge=0)
+
+
+class Experiment(Strict):
+    """One experiment file.
+
+    Args:
+        name: how tables call it; by default the file's stem.
+        data: a prepared folder, relative to the working directory; the command line may give it instead.
+        model: the model and its options.
+        losses: the losses and their options; none means the model's own.
+        train: how to train.
+    """
+
+    name: str
+    data: str | None = None
+    model: Component
+    losses: tuple[Component, ...] = ()
+    train: TrainConfig = Key(default_factory=TrainConfig)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML; the message names the line.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: should be a TOML file, but does not exist") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: should be a TOML file, received a folder") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: should be a TOML file, received: {error}") from error
+
+
+def explain(source: object, error: ValidationError, model: type[BaseModel]) -> ConfigError:
+    """Turn the first finding of a validation into one clear error that names file and key.
+
+    Args:
+        source: the file or place that was read.
+        error: what pydantic found.
+        model: the record that was read, for the valid keys.
+    """
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(
+            f"{source}: unknown key '{key}'; {choices(_keys_at(model, first['loc'][:-1]), str(first['loc'][-1]))}"
+        )
+    if first["type"] == "missing":
+        return ConfigError(f"{source}: key '{key}' is missing")
+    message = first["msg"].removeprefix("Value error, ")
+    received = repr(first["input"])
+    return ConfigError(f"{source}: key '{key}': {message}; received {received[:200]}")
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Follow a location through nested records and list the keys that are valid there."""
+    for part in location:
+        candidates = [model.model_fields[part].annotation] if part in model.model_fields else []
+        nested = [arg for c in candidates for arg in (c, *getattr(c, "__args__", ()))]
+        found = [c for c in nested if isinstance(c, type) and issubclass(c, BaseModel)]
+        model = found[0] if found else model
+    return list(model.model_fields)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file.
+
+    Args:
+        path: a TOML file with the tables `[model]`, `[[losses]]`, `[train]`.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong; the message names it and the valid choices.
+    """
+    data = read_toml(path)
+    try:
+        return Experiment.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise explain(path, error, Experiment) from error

@@ -1,0 +1,1 @@
+"""Raw files -> encoded Parquet shards -> batches."""

@@ -1,0 +1,80 @@
+"""From a loss per row and step to the one number that training lowers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from funnelcast.batch import Batch
+from funnelcast.errors import ConfigError
+from funnelcast.prediction import Prediction
+
+__all__ = ["Loss", "StepLoss", "per_step"]
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """An unreduced loss with its mask.
+
+    Args:
+        value: [B, S] loss of each row and step, finite everywhere.
+        mask: [B, S] bool, rows that the loss counts.
+        denominator: [B, S] bool, rows by whose weight the sum is divided.
+        step_weights: [S] weight of each step.
+    """
+
+    value: Tensor
+    mask: Tensor
+    denominator: Tensor
+    step_weights: Tensor
+
+    def total(self, weight: Tensor) -> Tensor:
+        """Reduce to sum_i w_i * sum_j(weight_j mask_ji value_ji) / sum_j(weight_j denominator_ji).
+
+        A step without any row in the denominator contributes 0.
+
+        Args:
+            weight: [B] sample weights.
+        """
+        rows = weight[:, None]
+        sums = (torch.where(self.mask, self.value, torch.zeros_like(self.value)) * rows).sum(0)  # [S]
+        counts = (self.denominator * rows).sum(0)  # [S]
+        means = torch.where(counts > 0, sums / counts.clamp(min=torch.finfo(counts.dtype).tiny), 0.0)
+        return (means * self.step_weights).sum()
+
+
+class Loss(Protocol):
+    """A loss maps a prediction and its batch to an unreduced `StepLoss`."""
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> StepLoss:
+        """Compute the loss of each row and step."""
+        ...
+
+
+def per_step(name: str, values: tuple[float, ...] | float | None, count: int, default: float = 1.0) -> Tensor:
+    """Turn an option that may be one number or a list into one non-negative number a step (or pair of steps).
+
+    Args:
+        name: the option's name, for the error message.
+        values: one number for all, a list of `count` numbers, or None for the default.
+        count: numbers needed.
+        default: the number used for None.
+
+    Raises:
+        ConfigError: a list of another length, or a negative number.
+
+    Example:
+        >>> per_step("sigma", (1.0, 0.5), 2).tolist()
+        [1.0, 0.5]
+    """
+    if values is None:
+        values = default
+    numbers = [float(values)] * count if isinstance(values, int | float) else [float(v) for v in values]
+    if len(numbers) != count:
+        raise ConfigError(f"option '{name}' should be one number or a list of {count}, received {len(numbers)} numbers")
+    if any(not number >= 0.0 for number in numbers):
+        raise ConfigError(f"option '{name}' should hold numbers >= 0, received {numbers}")
+    return torch.tensor(numbers)

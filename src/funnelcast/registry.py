@@ -1,0 +1,120 @@
+"""Name -> class, for models, losses and datasets; a file registers itself under its own name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from funnelcast.errors import ConfigError, UnknownNameError, choices
+
+__all__ = ["DATASETS", "LOSSES", "MODELS", "Registry", "import_siblings"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by name; the package that holds them is imported at the first look-up.
+
+    Args:
+        kind: the word for error messages, such as `model`.
+        package: the package whose modules register themselves.
+
+    Example:
+        >>> MODELS.names()[0]
+        'apem'
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Register a class under the name of the file it stands in.
+
+        Args:
+            cls: the class; its constructor is keyword-only after its leading positional arguments.
+
+        Returns:
+            The class, unchanged.
+
+        Raises:
+            ValueError: another class has this name.
+        """
+        name = cls.__module__.rpartition(".")[2]
+        if self._classes.get(name, cls).__qualname__ != cls.__qualname__:
+            raise ValueError(f"{self.kind} '{name}' is registered twice: {self._classes[name]} and {cls}")
+        self._classes[name] = cls
+        return cls
+
+    def names(self) -> list[str]:
+        """Return all known names in alphabetical order."""
+        importlib.import_module(self._package)
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """Return the class of a name.
+
+        Args:
+            name: a registered name.
+
+        Raises:
+            UnknownNameError: no class has this name; the message lists the known ones.
+        """
+        known = self.names()
+        if name not in self._classes:
+            raise UnknownNameError(f"unknown {self.kind} '{name}'; {choices(known, name)}")
+        return self._classes[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return the keyword-only parameters of a class: its configuration.
+
+        Args:
+            name: a registered name.
+
+        Raises:
+            UnknownNameError: no class has this name.
+        """
+        parameters = inspect.signature(self.get(name)).parameters
+        return {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def create(self, name: str, *args: object, options: Mapping[str, Any]) -> T:
+        """Construct a class by name with the options of a configuration file.
+
+        Args:
+            name: a registered name.
+            *args: positional arguments of the constructor.
+            options: keyword arguments of the constructor.
+
+        Raises:
+            UnknownNameError: no class has this name.
+            ConfigError: an option is unknown, missing, or refused by the constructor.
+        """
+        known = self.options(name)
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"{self.kind} '{name}' has no option '{key}'; {choices(known, key)}")
+        missing = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in options]
+        if missing:
+            raise ConfigError(f"{self.kind} '{name}' needs the option(s) {', '.join(missing)}")
+        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        return self.get(name)(*args, **arguments)
+
+
+def import_siblings(package: str, path: list[str]) -> None:
+    """Import every module of a package so that each file can register itself.
+
+    Args:
+        package: the package's dotted name (`__name__`).
+        path: its search path (`__path__`).
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
+
+
+MODELS: Registry[Any] = Registry("model", "funnelcast.models")
+LOSSES: Registry[Any] = Registry("loss", "funnelcast.losses")
+DATASETS: Registry[Any] = Registry("dataset", "funnelcast.datasets")

@@ -1,0 +1,170 @@
+"""What a model sees of a prepared dataset: encoded fields and the ordered steps of the funnel, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field as Key
+
+from funnelcast.errors import ArtifactError
+
+__all__ = ["NULL_ID", "UNKNOWN_ID", "Field", "Schema", "Step"]
+
+NULL_ID = 0  # missing value; in a multi-valued field also the padding
+UNKNOWN_ID = 1  # a value that TRAIN has not shown, or too rarely; real values start at 2
+
+
+class Frozen(BaseModel):
+    """A strict, immutable record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Field(Frozen):
+    """One categorical input column after encoding.
+
+    Args:
+        name: the field's name, unique in the schema.
+        size: number of ids; valid ids are 0..size-1, 0 is null and 1 unknown.
+        max_length: columns the field takes in a batch; 1 for single-valued, the padded length for multi-valued.
+    """
+
+    name: str
+    size: int = Key(ge=2)
+    max_length: int = Key(default=1, ge=1)
+
+
+class Step(Frozen):
+    """One event of the funnel, with its rates on TRAIN.
+
+    Args:
+        name: the step's name, unique in the schema.
+        reach_rate: share of all TRAIN rows that reached the step, in (0, 1).
+        transition_rate: share among TRAIN rows that reached the former step, in (0, 1].
+    """
+
+    name: str
+    reach_rate: float = Key(gt=0.0, lt=1.0)
+    transition_rate: float = Key(gt=0.0, le=1.0)
+
+
+class Schema(Frozen):
+    """The fields and the ordered funnel of a prepared dataset.
+
+    Args:
+        dataset: the dataset's name.
+        fields: F fields in the order of a batch's columns.
+        steps: S steps in funnel order.
+        has_user: whether shards carry a hashed user id (for GAUC).
+        has_weight: whether rows carry a sample weight.
+        has_truth: whether shards carry the true probabilities (simulated data only).
+
+    Example:
+        >>> schema = Schema(
+        ...     dataset="shop",
+        ...     fields=(Field(name="item", size=10), Field(name="tags", size=5, max_length=3)),
+        ...     steps=(Step(name="click", reach_rate=0.1, transition_rate=0.1),),
+        ... )
+        >>> schema.width, schema.columns
+        (4, (0, 1, 4))
+    """
+
+    dataset: str
+    fields: tuple[Field, ...] = Key(min_length=1)
+    steps: tuple[Step, ...] = Key(min_length=1)
+    has_user: bool = False
+    has_weight: bool = False
+    has_truth: bool = False
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for kind, names in (("field", [f.name for f in self.fields]), ("step", self.step_names)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind} names should be unique, received twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def n_fields(self) -> int:
+        """Number of fields, F."""
+        return len(self.fields)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps, S."""
+        return len(self.steps)
+
+    @property
+    def step_names(self) -> list[str]:
+        """Names of the steps in funnel order."""
+        return [step.name for step in self.steps]
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """First column of each field in a batch's ids, and the total width at the end."""
+        starts = [0]
+        for field in self.fields:
+            starts.append(starts[-1] + field.max_length)
+        return tuple(starts)
+
+    @property
+    def width(self) -> int:
+        """Columns of a batch's ids: the sum of the fields' maximum lengths, W."""
+        return self.columns[-1]
+
+    @property
+    def n_ids(self) -> int:
+        """Total number of ids over all fields."""
+        return sum(field.size for field in self.fields)
+
+    def save(self, path: Path) -> None:
+        """Write the schema as JSON.
+
+        Args:
+            path: the file to write.
+        """
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Schema:
+        """Read a schema that `save` wrote.
+
+        Args:
+            path: the JSON file.
+
+        Raises:
+            ArtifactError: the file is missing or not a schema.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path}: should be a schema file, but does not exist") from error
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: should be a schema, received: {error}") from error
+
+
+def field_column(field: str) -> str:
+    """Name of the shard column that holds a field's ids (int32, or list<int32> for a multi-valued field)."""
+    return f"field.{field}"
+
+
+def label_column(step: str) -> str:
+    """Name of the shard column that holds a step's label (int8 0/1; null is unobserved)."""
+    return f"label.{step}"
+
+
+def true_reach_column(step: str) -> str:
+    """Name of the shard column that holds the true reach of simulated data."""
+    return f"truth.reach.{step}"
+
+
+def true_transition_column(step: str) -> str:
+    """Name of the shard column that holds the true transition of simulated data."""
+    return f"truth.transition.{step}"
+
+
+USER_COLUMN = "user"  # int64 hash of the user id
+TIME_COLUMN = "time"  # timestamp in microseconds, UTC
+WEIGHT_COLUMN = "weight"  # float32 sample weight
