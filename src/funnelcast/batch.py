@@ -6,7 +6,8 @@ K inducing points, H hidden width, M attention heads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -83,22 +84,50 @@ class Batch:
         """[B, S] bool: the row lies in the step's local space and the step's label is known."""
         return self.former & self.observed
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply a function to every tensor that the batch has.
+
+        Args:
+            function: takes a tensor with B rows.
+
+        Example:
+            >>> len(Batch.of(torch.tensor([[2], [3]]), torch.zeros(2, 1)).map(lambda rows: rows[:1]))
+            1
+        """
+        values = [getattr(self, field.name) for field in fields(self)]
+        return Batch(*(None if value is None else function(value) for value in values))  # type: ignore[arg-type]
+
+    def take(self, index: Tensor) -> Batch:
+        """Pick rows.
+
+        Args:
+            index: [n] int64 row numbers.
+        """
+        return self.map(lambda value: value.index_select(0, index))
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """View the rows start..stop-1.
+
+        Args:
+            start: first row.
+            stop: row after the last one.
+        """
+        return self.map(lambda value: value[start:stop])
+
     def to(self, device: torch.device) -> Batch:
         """Move all tensors to a device.
 
         Args:
             device: the target device.
         """
+        return self.map(lambda value: value.to(device, non_blocking=True))
 
-        def moved(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=True)
+    @classmethod
+    def concatenate(cls, batches: Sequence[Batch]) -> Batch:
+        """Put the rows of several batches below each other.
 
-        return Batch(
-            self.ids.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.observed.to(device, non_blocking=True),
-            self.weight.to(device, non_blocking=True),
-            moved(self.user),
-            moved(self.true_reach),
-            moved(self.true_transition),
-        )
+        Args:
+            batches: at least one; all have the same tensors.
+        """
+        rows = zip(*([getattr(batch, field.name) for field in fields(batch)] for batch in batches), strict=True)
+        return cls(*(None if values[0] is None else torch.cat(values) for values in rows))  # type: ignore[arg-type]

@@ -54,10 +54,11 @@ class TrainConfig(Strict):
         batch_size: rows of a batch, >= 1.
         learning_rate: Adam's step size, > 0.
         weight_decay: Adam's L2 term, >= 0.
-        gradient_clip: largest norm of the gradient, > 0; none by default 5 (methods A2).
+        gradient_clip: the gradient is scaled down to this norm where it is larger, > 0.
         patience: epochs without a better VALID score before training stops early; 0 never stops.
         device: `auto`, `cpu` or `cuda`.
         checkpoint_steps: steps between two checkpoints, 0 for the end of each epoch alone.
+        memory_gb: TRAIN is kept in memory when it needs no more than this, else streamed from disk.
     """
 
     epochs: int = Key(default=2, ge=1)
@@ -68,6 +69,7 @@ class TrainConfig(Strict):
     patience: int = Key(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_steps: int = Key(default=0, ge=0)
+    memory_gb: float = Key(default=4.0, gt=0)
 
 
 class Experiment(Strict):

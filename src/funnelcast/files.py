@@ -1,0 +1,93 @@
+"""Files that appear whole or not at all, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from funnelcast.errors import ArtifactError
+
+__all__ = ["check_sha256", "read_json", "sha256", "write_bytes", "write_json"]
+
+
+def sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file, as hexadecimal text.
+
+    Args:
+        path: the file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Refuse a file that is missing or has changed since it was written.
+
+    Args:
+        path: the file.
+        expected: the checksum from its manifest.
+
+    Raises:
+        ArtifactError: the file is missing or damaged; both checksums are named.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: is missing")
+    found = sha256(path)
+    if found != expected:
+        raise ArtifactError(f"{path}: has changed or is damaged: sha256 should be {expected}, received {found}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step: readers see the old content or the new one, never a part.
+
+    Args:
+        path: the file; an existing one is replaced.
+        data: its content.
+
+    Raises:
+        ArtifactError: the disk is full, read-only, or the folder is missing; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ArtifactError(f"{path}: {len(data)} bytes could not be written: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON in one step.
+
+    Args:
+        path: the file; an existing one is replaced.
+        value: anything JSON can hold; NaN and infinities are refused.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity.
+    """
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, kind: str) -> Any:
+    """Read a JSON file of ours.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the error message.
+
+    Raises:
+        ArtifactError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: should be {kind}, but does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: should be {kind}, received damaged JSON: {error}") from error
