@@ -1,0 +1,279 @@
+"""The command `funnelcast`: parse, call one function, print."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from funnelcast import __version__
+from funnelcast.config import Experiment, explain, load_experiment
+from funnelcast.errors import ConfigError, FunnelcastError
+from funnelcast.registry import DATASETS, LOSSES, MODELS, Registry
+
+if TYPE_CHECKING:
+    from funnelcast.data.description import Description
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="funnelcast",
+    help="Forecast the probability of every step of a conversion funnel.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Set = Annotated[list[str], typer.Option("--set", help="An option as key=value; may be given several times.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Prepared folder; overrides the experiment file.")]
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML would; what is not TOML is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _pairs(settings: list[str]) -> dict[str, Any]:
+    """Split `key=value` texts."""
+    for setting in settings:
+        if "=" not in setting:
+            raise ConfigError(f"--set should be key=value, received '{setting}'")
+    return {key.strip(): _value(value.strip()) for key, _, value in (setting.partition("=") for setting in settings)}
+
+
+def _experiment(path: Path, settings: list[str]) -> Experiment:
+    """Read an experiment file and apply `--set section.key=value`."""
+    from pydantic import ValidationError
+
+    tree = load_experiment(path).model_dump()
+    for key, value in _pairs(settings).items():
+        section, _, option = key.rpartition(".")
+        target = {"": tree, "train": tree["train"], "model": tree["model"]["options"]}.get(section)
+        if target is None:
+            raise ConfigError(f"--set {key}: should begin with 'train.' or 'model.', or name a top-level key")
+        target[option] = value
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise explain(f"{path} with --set", error, Experiment) from error
+
+
+def _data_folder(data: Path | None, experiments: list[Experiment]) -> Path:
+    """Choose the prepared folder: the option, else the one all experiments name."""
+    if data is not None:
+        return data
+    named = {experiment.data for experiment in experiments}
+    if len(named) != 1 or None in named:
+        raise ConfigError("the prepared folder should be given by --data or by one 'data' key in every experiment file")
+    return Path(str(named.pop()))
+
+
+def _description(dataset: str, source: Path | None, settings: list[str], work: Path) -> Description:
+    """Make a description from a dataset file or a registered dataset."""
+    from funnelcast.data.description import load_description
+
+    if dataset.endswith(".toml"):
+        if source is not None or settings:
+            raise ConfigError(
+                "--source and --set belong to a registered dataset; a dataset file holds its own settings"
+            )
+        return load_description(Path(dataset))
+    description: Description = DATASETS.create(dataset, options=_pairs(settings)).describe(source, work)
+    return description
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="A dataset file (.toml) or the name of a dataset.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    source: Annotated[Path | None, typer.Option(help="File or folder of a named dataset.")] = None,
+    settings: Set = [],  # noqa: B006
+    memory: Annotated[str, typer.Option(help="Memory limit, such as 1GB.")] = "1GB",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
+) -> None:
+    """Encode raw logs into shards for training."""
+    import tempfile
+
+    from funnelcast.data import prepare as preparation
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+        description = _description(dataset, source, settings, Path(work))
+        manifest = preparation.prepare(description, out, memory_limit=memory, threads=threads)
+    table = Table("split", "rows", *(f"{step} positives" for step in manifest["splits"]["train"]["positives"]))
+    for name, part in manifest["splits"].items():
+        table.add_row(name, f"{part['rows']:,}", *(f"{n:,}" for n in part["positives"].values()))
+    console.print(table)
+    audit = manifest["audit"]
+    if audit["rows"]:
+        console.print(f"{audit['rows']:,} rows have a later step but not the former one: {audit['action']}")
+    console.print(f"prepared {manifest['dataset']} in {out}", soft_wrap=True)
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file (.toml).")],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.")],
+    data: Data = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    settings: Set = [],  # noqa: B006
+) -> None:
+    """Train one model and write its run."""
+    from funnelcast.data.shards import PreparedData
+    from funnelcast.train import fit
+
+    plan = _experiment(experiment, settings)
+    try:
+        run = fit(out, PreparedData(_data_folder(data, [plan])), plan, seed=seed, resume=resume)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(f"stopped; go on with: funnelcast train {experiment} --out {out} --resume")
+        raise
+    console.print(f"trained {run.experiment.name} in {run.folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Prepared folder; by default the run's own.")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+) -> None:
+    """Score a split and write report.json into the run."""
+    from funnelcast.data.shards import PreparedData
+    from funnelcast.data.split import Split
+    from funnelcast.evaluate import evaluate as evaluate_run
+    from funnelcast.run import Run
+
+    parts = [part.value for part in Split]
+    if split not in parts:
+        raise ConfigError(f"--split should be one of {', '.join(parts)}, received '{split}'")
+    opened = Run(run)
+    folder = data or Path(opened.record["data"]["folder"])
+    report = evaluate_run(opened, PreparedData(folder), Split(split))
+    columns = ("auc", "logloss", "ne", "pcoc", "ece", "brier", "gauc")
+    table = Table("step", "space", "rows", "positives", *columns)
+    for step in report["steps"]:
+        for space in ("reach", "transition"):
+            values = step[space]
+            cells = ["-" if values[name] is None else f"{values[name]:.5f}" for name in columns]
+            table.add_row(step["name"], space, f"{values['rows']:,}", f"{values['positives']:,}", *cells)
+    console.print(table)
+
+
+@app.command()
+def compare(
+    experiments: Annotated[list[Path], typer.Argument(help="Experiment files (.toml).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the runs.")],
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    settings: Set = [],  # noqa: B006
+) -> None:
+    """Train models x seeds and write leaderboard and report."""
+    from funnelcast.compare import compare as compare_experiments
+    from funnelcast.leaderboard import to_rich_table
+
+    plans = [_experiment(path, settings) for path in experiments]
+    folder = _data_folder(data, plans)
+    board = compare_experiments(
+        plans, folder, out, seeds=seeds, jobs=jobs, announce=lambda line: console.print(line, highlight=False)
+    )
+    console.print(to_rich_table(board))
+    console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    source: Annotated[Path, typer.Argument(help="Parquet file of raw rows.")],
+    target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+) -> None:
+    """Score raw rows: every step's reach and transition beside the raw columns."""
+    from funnelcast.predict import predict_file
+    from funnelcast.run import Run
+
+    rows = predict_file(Run(run), source, target)
+    console.print(f"scored {rows:,} rows into {target}", soft_wrap=True)
+
+
+def _list(registry: Registry[Any], heading: str) -> None:
+    """Print a registry: names, first lines of the docstrings, options with defaults."""
+    table = Table(heading, "what it is", "options")
+    for name in registry.names():
+        cls = registry.get(name)
+        title = (inspect.getdoc(cls) or "").split("\n", 1)[0]
+        options = ", ".join(
+            key if option.default is inspect.Parameter.empty else f"{key}={option.default!r}"
+            for key, option in registry.options(name).items()
+        )
+        table.add_row(name, title, options)
+    console.print(table)
+
+
+@app.command()
+def models() -> None:
+    """List the models and the losses with their options."""
+    _list(MODELS, "model")
+    _list(LOSSES, "loss")
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets with their options."""
+    _list(DATASETS, "dataset")
+    for name in DATASETS.names():
+        cls = DATASETS.get(name)
+        console.print(f"[bold]{name}[/bold]: {cls.where} Terms: {cls.terms}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, cores and devices, and whether a tiny training step works here."""
+    import torch
+
+    from funnelcast.run import environment
+
+    table = Table("what", "value")
+    for key, value in environment().items():
+        table.add_row(key, str(value))
+    table.add_row("cuda", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], fused=True)
+    weight.square().sum().backward()
+    optimizer.step()
+    table.add_row("fused Adam", "works" if bool((weight < 1).all()) else "broken")
+    console.print(table)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Forecast the probability of every step of a conversion funnel."""
+
+
+def main() -> None:
+    """Run the command line; our own errors become one line and exit code 2, Ctrl-C exit code 130."""
+    try:
+        app(standalone_mode=True)
+    except FunnelcastError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,114 @@
+"""Models x seeds -> one table: every experiment is trained with every seed, scored on TEST, and averaged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from funnelcast.config import Experiment
+from funnelcast.data.shards import PreparedData
+from funnelcast.data.split import Split
+from funnelcast.errors import ConfigError
+from funnelcast.evaluate import evaluate
+from funnelcast.files import read_json, write_bytes, write_json
+from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
+from funnelcast.report import write_report
+from funnelcast.train import fit
+
+__all__ = ["compare"]
+
+
+def compare(
+    experiments: Sequence[Experiment],
+    data_folder: Path,
+    out: Path,
+    *,
+    seeds: int = 3,
+    jobs: int = 1,
+    announce: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Train every experiment with seeds 0..seeds-1, evaluate on TEST, and write the leaderboard and the report.
+
+    Runs that are complete in `out` are taken as they are, broken ones are taken up, so the same call goes on after an
+    interruption.
+
+    Args:
+        experiments: at least one; names are unique.
+        data_folder: the prepared folder all of them train on.
+        out: gets `leaderboard.json`, `.csv`, `.md`, `report.html` and `runs/<experiment>-seed<k>/`.
+        seeds: number of seeds, >= 1.
+        jobs: trainings at the same time, each with its share of the cores.
+        announce: called with one line for every run that ends.
+
+    Returns:
+        The leaderboard.
+
+    Raises:
+        ConfigError: names are not unique, or a number is out of range.
+    """
+    names = [experiment.name for experiment in experiments]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ConfigError(f"experiment names should be unique and at least one, received: {', '.join(twice or names)}")
+    if seeds < 1 or jobs < 1:
+        raise ConfigError(f"seeds and jobs should be at least 1, received seeds={seeds}, jobs={jobs}")
+    data = PreparedData(data_folder)
+    tasks = [(e, seed, out / "runs" / f"{e.name}-seed{seed}") for seed in range(seeds) for e in experiments]
+    if jobs == 1:
+        reports = {folder: _report(data, e, seed, folder, announce) for e, seed, folder in tasks}
+    else:
+        reports = _in_processes(data_folder, tasks, jobs, announce)
+    board = build_leaderboard([reports[folder] for _, _, folder in tasks])
+    write_json(out / "leaderboard.json", board)
+    write_bytes(out / "leaderboard.csv", to_csv(board).encode())
+    write_bytes(out / "leaderboard.md", to_markdown(board).encode())
+    write_report(out)
+    return board
+
+
+def _report(
+    data: PreparedData, experiment: Experiment, seed: int, folder: Path, announce: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train and evaluate one run, or take its report from an earlier call."""
+    run = fit(folder, data, experiment, seed=seed, resume=True)
+    done = run.evaluated
+    report: dict[str, Any] = read_json(folder / "report.json", "a report") if done else evaluate(run, data, Split.TEST)
+    aucs = " / ".join("-" if s["reach"]["auc"] is None else f"{s['reach']['auc']:.4f}" for s in report["steps"])
+    took = "taken from an earlier call" if done else f"{report['train_seconds']:.0f} s"
+    announce(f"{experiment.name} seed {seed}: reach AUC {aucs} ({took})")
+    return report
+
+
+def _in_processes(
+    data_folder: Path, tasks: list[tuple[Experiment, int, Path]], jobs: int, announce: Callable[[str], None]
+) -> dict[Path, dict[str, Any]]:
+    """Run tasks in `jobs` fresh processes."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    reports = {}
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = {
+            pool.submit(_report_in_process, data_folder, experiment.model_dump(), seed, folder): folder
+            for experiment, seed, folder in tasks
+        }
+        for future in as_completed(futures):
+            report, line = future.result()
+            reports[futures[future]] = report
+            announce(line)
+    return reports
+
+
+def _report_in_process(
+    data_folder: Path, experiment: dict[str, Any], seed: int, folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Train and evaluate one run in a process of its own; returns the report and its line."""
+    lines: list[str] = []
+    data = PreparedData(data_folder, verify=False)
+    report = _report(data, Experiment.model_validate(experiment), seed, folder, lines.append)
+    return report, lines[0]

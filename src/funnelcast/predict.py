@@ -1,0 +1,111 @@
+"""Raw rows -> probabilities, with a run's encoders and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from funnelcast.data.encode import Encoders
+from funnelcast.data.shards import ids_matrix
+from funnelcast.errors import ConfigError, DataError
+from funnelcast.evaluate import SCORING_ROWS, pick_device
+from funnelcast.progress import RowProgress
+from funnelcast.run import Run
+
+__all__ = ["Predictor", "predict_file"]
+
+CHUNK_ROWS = 65_536  # raw rows read and encoded at once
+
+
+class Predictor:
+    """A run's encoders and best weights, ready to score raw rows.
+
+    Args:
+        run: a complete run.
+
+    Raises:
+        ArtifactError: the run is not complete, or a file is damaged.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._device = pick_device(run.experiment.train.device)
+        self._model = run.load_model().to(self._device)
+        self._encoders = Encoders.load(run.folder / "encoders.json")
+        self._schema = run.schema
+
+    def columns(self) -> list[str]:
+        """Name the columns that `scores` adds: `reach_<step>` and `transition_<step>`."""
+        return [f"{word}_{step}" for step in self._schema.step_names for word in ("reach", "transition")]
+
+    def scores(self, table: pa.Table) -> pa.Table:
+        """Score raw rows.
+
+        Args:
+            table: raw columns as they were prepared, in any order; other columns are passed over.
+
+        Returns:
+            One float32 column for each name of `columns`, in the order of the rows.
+
+        Raises:
+            DataError: a column is missing or does not fit.
+        """
+        ids = torch.from_numpy(ids_matrix(self._encoders.encode(table), self._schema))  # [N, W]
+        reach, transition = [], []
+        with torch.inference_mode():
+            for start in range(0, len(ids), SCORING_ROWS):
+                prediction = self._model(ids[start : start + SCORING_ROWS].to(self._device))
+                reach.append(prediction.reach.cpu())
+                transition.append(prediction.transition.cpu())
+        empty = torch.zeros(0, self._schema.n_steps)
+        columns = [torch.cat([empty, *reach]), torch.cat([empty, *transition])]  # 2 x [N, S]
+        arrays = [pa.array(c[:, i].numpy()) for i in range(self._schema.n_steps) for c in columns]
+        return pa.table(arrays, names=self.columns())
+
+
+def predict_file(run: Run, source: Path, target: Path) -> int:
+    """Score a Parquet file of raw rows, chunk by chunk.
+
+    Args:
+        run: a complete run.
+        source: the raw rows.
+        target: gets the raw columns and the scores; it appears whole or not at all.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ConfigError: the source is not a Parquet file, or has a column with the name of a score.
+        DataError: a column is missing or does not fit.
+    """
+    predictor = Predictor(run)
+    try:
+        reader = pq.ParquetFile(source)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(f"{source}: should be a Parquet file, but is none") from error
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source}: should be a Parquet file, received: {error}") from error
+    taken = sorted(set(predictor.columns()) & set(reader.schema_arrow.names))
+    if taken:
+        raise ConfigError(f"{source}: should have no column '{taken[0]}', the scores are written under that name")
+    added = pa.schema([(name, pa.float32()) for name in predictor.columns()])
+    schema = pa.schema([*reader.schema_arrow, *added])
+    temporary = target.with_name(f".{target.name}.tmp")
+    rows = reader.metadata.num_rows
+    try:
+        with (
+            reader,
+            RowProgress(f"predict {source.name}", rows) as progress,
+            pq.ParquetWriter(temporary, schema) as writer,
+        ):
+            for batch in reader.iter_batches(batch_size=CHUNK_ROWS):
+                raw = pa.Table.from_batches([batch])
+                scores = predictor.scores(raw)
+                writer.write_table(pa.table([*raw.columns, *scores.columns], schema=schema))
+                progress.advance(raw.num_rows)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return int(rows)

@@ -1,0 +1,176 @@
+"""A run's folder: one training of one experiment with one seed.
+
+```
+run.json             experiment, seed, data fingerprint, environment
+schema.json          the fields and the funnel
+encoders.json        what raw rows pass through
+weights.safetensors  weights of the best epoch
+history.json         loss and VALID scores over training
+manifest.json        checksums of all the above; written last, so its presence means the training is complete
+report.json, curves.json   written by `evaluate`
+checkpoint.json, checkpoint-<step>.safetensors   only while training
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from funnelcast.checkpoint import load_tensors
+from funnelcast.config import Experiment, explain
+from funnelcast.data.shards import PreparedData
+from funnelcast.errors import ArtifactError, ConfigError
+from funnelcast.files import check_sha256, read_json, sha256, write_json
+from funnelcast.layers import FunnelModel
+from funnelcast.registry import MODELS
+from funnelcast.schema import Schema
+
+__all__ = ["Run", "create_run", "environment"]
+
+FORMAT = 1
+_FIXED = ("run.json", "schema.json", "encoders.json", "weights.safetensors", "history.json")
+
+
+def environment() -> dict[str, str | int]:
+    """Name the versions and the machine that a result depends on."""
+    packages = {name: version(name) for name in ("funnelcast", "torch", "numpy", "duckdb", "pyarrow")}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }
+
+
+class Run:
+    """A run's folder.
+
+    Args:
+        folder: a folder that `create_run` made.
+
+    Raises:
+        ArtifactError: the folder is not a run, or of an unknown format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record: dict[str, Any] = read_json(folder / "run.json", "the record of a run")
+        if self.record.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{folder / 'run.json'}: format should be {FORMAT}, received {self.record.get('format')!r}"
+            )
+        try:
+            self.experiment = Experiment.model_validate(self.record["experiment"])
+        except ValidationError as error:
+            raise explain(folder / "run.json", error, Experiment) from error
+        self.seed = int(self.record["seed"])
+        self.schema = Schema.load(folder / "schema.json")
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training has ended."""
+        return (self.folder / "manifest.json").is_file()
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether `evaluate` has written the run's report."""
+        return (self.folder / "report.json").is_file()
+
+    def new_model(self) -> FunnelModel:
+        """Build the run's model with fresh weights."""
+        options = self.experiment.model.options
+        model: FunnelModel = MODELS.create(self.experiment.model.name, self.schema, options=options)
+        return model
+
+    def load_model(self) -> FunnelModel:
+        """Build the run's model with its best weights, in evaluation mode.
+
+        Raises:
+            ArtifactError: the training is not complete, or a file is missing or damaged.
+        """
+        if not self.complete:
+            raise ArtifactError(f"{self.folder}: training is not complete; go on with 'funnelcast train --resume'")
+        checksums: dict[str, str] = read_json(self.folder / "manifest.json", "the manifest of a run")["files"]
+        for name, expected in checksums.items():
+            check_sha256(self.folder / name, expected)
+        model = self.new_model()
+        model.load_state_dict(load_tensors(self.folder / "weights.safetensors", checksums["weights.safetensors"]))
+        return model.eval()
+
+    def finish(self) -> None:
+        """Write the manifest and remove the checkpoints."""
+        write_json(
+            self.folder / "manifest.json",
+            {"format": FORMAT, "files": {name: sha256(self.folder / name) for name in _FIXED}},
+        )
+        for path in (self.folder / "checkpoint.json", *self.folder.glob("checkpoint-*.safetensors")):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against a second process that would train in it.
+
+        Raises:
+            ArtifactError: another process holds it.
+        """
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ArtifactError(f"{self.folder}: another process is training in this folder") from error
+            yield
+
+
+def create_run(folder: Path, data: PreparedData, experiment: Experiment, seed: int, *, resume: bool) -> Run:
+    """Make a run's folder, or open the one that is there to go on with it.
+
+    Args:
+        folder: the run's folder; its parents are made.
+        data: the prepared folder it trains on.
+        experiment: what to train.
+        seed: >= 0.
+        resume: go on in an existing folder; without it an existing folder is refused.
+
+    Raises:
+        ConfigError: the folder exists and `resume` is not given, or it was made from another experiment, seed or data.
+    """
+    fingerprint = sha256(data.folder / "manifest.json")
+    record = {
+        "format": FORMAT,
+        "experiment": experiment.model_dump(mode="json"),
+        "seed": seed,
+        "data": {"folder": str(data.folder), "dataset": data.schema.dataset, "manifest_sha256": fingerprint},
+        "environment": environment(),
+    }
+    if (folder / "run.json").exists():
+        if not resume:
+            raise ConfigError(f"{folder}: a run is here already; use --resume to go on with it, or another folder")
+        former = read_json(folder / "run.json", "the record of a run")
+        changed = [key for key in ("experiment", "seed") if former.get(key) != record[key]]
+        if former.get("data", {}).get("manifest_sha256") != fingerprint:
+            changed.append("data")
+        if changed:
+            raise ConfigError(
+                f"{folder}: cannot go on, the run there has another {' and '.join(changed)}; use another folder"
+            )
+        return Run(folder)
+    if folder.exists() and any(path.name not in _FIXED for path in folder.iterdir()):
+        raise ConfigError(f"{folder}: should be a new or empty folder, but holds other files")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("schema.json", "encoders.json"):
+        shutil.copyfile(data.folder / name, folder / name)
+    write_json(folder / "run.json", record)
+    return Run(folder)

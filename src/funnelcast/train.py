@@ -1,0 +1,211 @@
+"""The training loop, one screen: batches, one step, VALID after each epoch, best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funnelcast.checkpoint import load_checkpoint, save_checkpoint, save_tensors
+from funnelcast.config import Experiment
+from funnelcast.data.loader import Loader
+from funnelcast.data.shards import PreparedData
+from funnelcast.data.split import Split
+from funnelcast.errors import DataError
+from funnelcast.evaluate import SCORING_ROWS, pick_device, score
+from funnelcast.files import write_json
+from funnelcast.layers import FunnelModel
+from funnelcast.metrics import funnel_metrics
+from funnelcast.objective import Loss
+from funnelcast.progress import RowProgress
+from funnelcast.registry import LOSSES
+from funnelcast.run import Run, create_run
+
+__all__ = ["fit"]
+
+# Steps between two points of the training curve, and between two looks at whether the loss is finite.
+CURVE_STEPS = 50
+
+
+@dataclass
+class State:
+    """Where a training stands: all that a checkpoint needs besides tensors."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0
+    rows: int = 0
+    window: int = 0  # steps in the loss sum
+    best_score: float = math.inf
+    best_epoch: int = -1
+    epochs_without_gain: int = 0
+    train_seconds: float = 0.0
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"loss": [], "epochs": []})
+
+    def count(self, rows: int) -> None:
+        """Move on by one step.
+
+        Args:
+            rows: rows of its batch.
+        """
+        self.step, self.batch, self.window, self.rows = self.step + 1, self.batch + 1, self.window + 1, self.rows + rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; an infinite best score becomes null."""
+        return {**asdict(self), "best_score": self.best_score if math.isfinite(self.best_score) else None}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> State:
+        """Undo `to_json`."""
+        return cls(**{**values, "best_score": math.inf if values["best_score"] is None else values["best_score"]})
+
+
+def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int = 0, resume: bool = False) -> Run:
+    """Train a model and write its run.
+
+    Adam on the sum of the losses; after each epoch the mean normalised entropy of every step's reach on VALID decides
+    which weights are kept. TEST is never opened.
+
+    Args:
+        folder: the run's folder, made by this call.
+        data: a prepared folder.
+        experiment: model, losses and training options.
+        seed: >= 0; fixes the first weights and the order of rows.
+        resume: go on from the last checkpoint in `folder`; the weights become those of an unbroken run, bit by bit
+            (same machine, same number of threads).
+
+    Raises:
+        ConfigError: an option is wrong, or the folder is taken.
+        DataError: the loss is not finite.
+        ArtifactError: a checkpoint or a shard is damaged.
+    """
+    run = create_run(folder, data, experiment, seed, resume=resume)
+    if run.complete:
+        return run
+    with run.lock():
+        _train(run, data, resume=resume)
+    return run
+
+
+@dataclass
+class Parts:
+    """What one training works with."""
+
+    run: Run
+    model: FunnelModel
+    losses: list[Loss]
+    optimizer: torch.optim.Optimizer
+    train: Loader
+    valid: Loader
+    device: torch.device
+
+
+def _train(run: Run, data: PreparedData, *, resume: bool) -> None:
+    """Set up or take up the training, and go through its epochs."""
+    config = run.experiment.train
+    device = pick_device(config.device)
+    torch.manual_seed(run.seed)
+    model = run.new_model().to(device)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30))
+    valid = Loader(data, Split.VALID, SCORING_ROWS)
+    parts = Parts(run, model, make_losses(run, model), optimizer, train, valid, device)
+    state, loss_sum = State(), torch.zeros((), device=device)
+    if resume and (run.folder / "checkpoint.json").exists():
+        values, loss_sum = load_checkpoint(run.folder, model, optimizer)
+        state, loss_sum = State.from_json(values), loss_sum.to(device)
+    with RowProgress(f"train {run.experiment.name} seed {run.seed}", train.rows * config.epochs) as progress:
+        progress.advance(state.rows)
+        while state.epoch < config.epochs and not 0 < config.patience <= state.epochs_without_gain:
+            loss_sum = _epoch(parts, state, loss_sum, progress)
+            _end_epoch(parts, state)
+            save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+    if state.window:
+        _curve_point(state, loss_sum)
+    totals = {"train_seconds": state.train_seconds, "rows": state.rows, "best_epoch": state.best_epoch}
+    write_json(run.folder / "history.json", {**state.history, **totals})
+    run.finish()
+
+
+def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) -> Tensor:
+    """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
+    run, model, optimizer, config = parts.run, parts.model, parts.optimizer, parts.run.experiment.train
+    planned = parts.train.batches * config.epochs
+    started = time.perf_counter()
+    model.train()
+    try:
+        for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
+            batch = batch.to(parts.device)
+            model.set_progress(state.step / planned)
+            prediction = model(batch.ids)
+            loss = torch.stack([loss(prediction, batch).total(batch.weight) for loss in parts.losses]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            optimizer.step()
+            loss_sum = loss_sum + loss.detach()
+            state.count(len(batch))
+            if state.window == CURVE_STEPS:
+                loss_sum = _curve_point(state, loss_sum)
+            progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
+            if config.checkpoint_steps and state.step % config.checkpoint_steps == 0:
+                save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+    except KeyboardInterrupt:
+        save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+        raise
+    state.train_seconds += time.perf_counter() - started
+    return loss_sum
+
+
+def make_losses(run: Run, model: FunnelModel) -> list[Loss]:
+    """Build the losses that the experiment names, or else the model's own.
+
+    Args:
+        run: its experiment and schema.
+        model: the run's model.
+    """
+    chosen = run.experiment.losses or model.default_losses()
+    return [LOSSES.create(loss.name, run.schema, options=loss.options) for loss in chosen]
+
+
+def _curve_point(state: State, loss_sum: Tensor) -> Tensor:
+    """Add the mean loss of the window to the curve and return an empty sum."""
+    mean = float(loss_sum) / state.window
+    if not math.isfinite(mean):
+        raise DataError(
+            f"the loss should be finite, received {mean} in the {state.window} steps up to {state.step}; "
+            "a lower learning_rate may help"
+        )
+    state.history["loss"].append({"step": state.step, "rows": state.rows, "loss": mean})
+    state.window = 0
+    return torch.zeros_like(loss_sum)
+
+
+def _end_epoch(parts: Parts, state: State) -> None:
+    """Score VALID, keep the weights if they are the best so far, and move on to the next epoch."""
+    run = parts.run
+    entropies = [step["reach"]["ne"] for step in funnel_metrics(score(parts.model, parts.valid))]
+    defined = [value for value in entropies if value is not None]
+    if not defined:
+        raise DataError(f"{run.experiment.name}: VALID has one class at every step, so no epoch can be chosen")
+    mean = sum(defined) / len(defined)
+    if not math.isfinite(mean):
+        raise DataError(
+            f"{run.experiment.name}: the VALID score should be finite, received {mean} in epoch {state.epoch}"
+        )
+    better = mean < state.best_score
+    if better:
+        state.best_score, state.best_epoch, state.epochs_without_gain = mean, state.epoch, 0
+        save_tensors(run.folder / "weights.safetensors", parts.model.state_dict())
+    else:
+        state.epochs_without_gain += 1
+    point = {"epoch": state.epoch, "step": state.step, "valid_ne": entropies, "valid_mean_ne": mean, "best": better}
+    state.history["epochs"].append({**point, "seconds": state.train_seconds})
+    state.epoch, state.batch = state.epoch + 1, 0
