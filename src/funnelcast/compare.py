@@ -31,7 +31,7 @@ def compare(
     *,
     seeds: int = 3,
     jobs: int = 1,
-    announce: Callable[[str], None] = lambda line: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train every experiment with seeds 0..seeds-1, evaluate on TEST, and write the leaderboard and the report.
 

@@ -1,0 +1,32 @@
+# Two commands do everything on a fresh machine with Python >= 3.11 and make:
+#   make demo    install, then prepare a simulated funnel, train five models, compare them, write report.html
+#   make test    install, then format, lint, types and all tests
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo
+
+.PHONY: demo test install bench-prepare clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "== install into .venv (pinned by constraints.txt)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: install
+	@echo "== 1/2 prepare: 200,000 simulated rows, 3 steps"
+	@test -f $(DEMO)/data/manifest.json || $(BIN)/funnelcast prepare synthetic $(DEMO)/data \
+	    --set rows=200000 --set 'rates=[0.2, 0.3, 0.4]'
+	@echo "== 2/2 compare: five models, one seed (runs that are complete in $(DEMO) are kept)"
+	@$(BIN)/funnelcast compare experiments/synthetic/*.toml --data $(DEMO)/data --out $(DEMO)/comparison --seeds 1
+
+test: install
+	@scripts/check $(BIN)
+
+bench-prepare: install
+	@$(BIN)/python benchmarks/prepare.py --work build/bench-prepare
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,70 @@
+"""Imports go one way, and light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import funnelcast
+
+ROOT = Path(funnelcast.__file__).parent
+LAYERS = [
+    ["errors", "files", "registry", "schema", "progress", "config"],
+    ["batch", "prediction", "objective", "metrics", "curves"],
+    ["layers", "data"],
+    ["datasets", "models", "losses"],
+    ["checkpoint", "run", "train", "evaluate", "predict"],
+    ["compare", "leaderboard", "report", "estimator"],
+    ["cli"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    """First-level names below `funnelcast` that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "funnelcast":
+            parts = node.module.split(".")[1:]
+            names |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("funnelcast.")}
+    return {name for name in names if name != "__version__"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert own in LEVEL, f"{own} has no layer; add it to LAYERS"
+    upward = {name for name in imported(path) if LEVEL[name] > LEVEL[own]}
+    assert not upward, f"{path.name} imports {upward} from a layer above its own"
+
+
+def test_no_model_or_loss_is_imported_by_name() -> None:
+    for path in modules():
+        if path.parent.name not in {"models", "losses"}:
+            assert not imported(path) & {"models", "losses"}, path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import funnelcast",
+        "import funnelcast.cli",
+        "import funnelcast.data.description",
+        "import funnelcast.data.prepare",
+        "import funnelcast.data.encode",
+        "import funnelcast.datasets",
+    ],
+)
+def test_light_modules_do_not_load_torch(statement: str) -> None:
+    code = f"{statement}; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
