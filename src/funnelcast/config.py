@@ -118,7 +118,8 @@ def explain(source: object, error: ValidationError, model: type[BaseModel]) -> C
         error: what pydantic found.
         model: the record that was read, for the valid keys.
     """
-    first = error.errors()[0]
+    # An unknown key is often the misspelt name of a missing one, so it is the more useful finding.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
         return ConfigError(
