@@ -1,0 +1,216 @@
+"""Scores: predictions beside what happened, for every row and step; their metrics and curves.
+
+Shape legend: N rows, S steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from funnelcast import metrics
+from funnelcast.curves import reliability, roc_points, score_histogram
+from funnelcast.errors import DataError
+from funnelcast.metrics import Undefined, Value
+
+__all__ = ["SPACES", "Scores", "Space", "funnel_curves", "funnel_metrics"]
+
+Array = NDArray[Any]
+Space = Literal["reach", "transition"]
+SPACES: tuple[Space, Space] = ("reach", "transition")
+_LOGS = ("log_reach", "log_not_reach", "log_transition", "log_not_transition")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Predictions and labels of the rows of a split, in order.
+
+    Args:
+        steps: names of the steps in funnel order.
+        log_reach: [N, S] float32 log p_i <= 0.
+        log_not_reach: [N, S] log(1 - p_i).
+        log_transition: [N, S] log c_i.
+        log_not_transition: [N, S] log(1 - c_i).
+        labels: [N, S] bool; what stands under an unobserved label is not read.
+        observed: [N, S] bool, whether the label is known.
+        weight: [N] float32 >= 0, sample weight.
+        user: [N] int64 hashed user id, or None.
+        true_reach: [N, S] float32 true reach of simulated data, or None.
+        true_transition: [N, S] float32 true transition of simulated data, or None.
+
+    Raises:
+        ValueError: shapes or types do not fit together.
+        DataError: a prediction is not a log-probability, as after a diverged training.
+    """
+
+    steps: tuple[str, ...]
+    log_reach: Array
+    log_not_reach: Array
+    log_transition: Array
+    log_not_transition: Array
+    labels: Array
+    observed: Array
+    weight: Array
+    user: Array | None = None
+    true_reach: Array | None = None
+    true_transition: Array | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.weight), len(self.steps))
+        for name in (*_LOGS, "labels", "observed", "true_reach", "true_transition"):
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} should be {list(shape)}, received {list(value.shape)}")
+        for name in ("labels", "observed"):
+            if getattr(self, name).dtype != np.bool_:
+                raise ValueError(f"{name} should be bool, received {getattr(self, name).dtype}")
+        for name in ("weight", "user"):
+            value = getattr(self, name)
+            if value is not None and value.shape != shape[:1]:
+                raise ValueError(f"{name} should be [{shape[0]}], received {list(value.shape)}")
+        for name in _LOGS:
+            wrong = ~(getattr(self, name) <= 0)  # NaN is wrong as well
+            if wrong.any():
+                row, step = np.argwhere(wrong)[0]
+                raise DataError(
+                    f"{name} should be a log-probability <= 0, received {getattr(self, name)[row, step]} "
+                    f"in row {row} at step '{self.steps[step]}'; a lower learning_rate may help"
+                )
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def rows_of(self, step: int, space: Space) -> Array:
+        """Mark the rows on which a step is measured.
+
+        Reach: all rows with a known label. Transition: of these, the rows whose former step is known to have
+        happened (step 0 happened on every row).
+
+        Args:
+            step: number of the step, from 0.
+            space: `reach` or `transition`.
+
+        Returns:
+            [N] bool.
+        """
+        rows: Array = self.observed[:, step]
+        if space == "transition" and step > 0:
+            rows = rows & self.observed[:, step - 1] & self.labels[:, step - 1]
+        return rows
+
+
+def _as_json(values: Mapping[str, Value]) -> dict[str, float | str | None]:
+    """Write an undefined value as null, with the reason in a key beside it."""
+    record: dict[str, float | str | None] = {}
+    for name, value in values.items():
+        if isinstance(value, Undefined):
+            record |= {name: None, f"{name}_reason": value.reason}
+        else:
+            record[name] = value
+    return record
+
+
+def _space_metrics(scores: Scores, step: int, space: Space) -> dict[str, Any]:
+    """Measure one step in one space."""
+    rows = scores.rows_of(step, space)
+    log_p, log_not_p = getattr(scores, f"log_{space}")[rows, step], getattr(scores, f"log_not_{space}")[rows, step]
+    labels, weight = scores.labels[rows, step], scores.weight[rows]
+    probability = np.exp(log_p, dtype=np.float64)
+    values: dict[str, Value] = {
+        "auc": metrics.auc(log_p, labels, weight),
+        "logloss": metrics.logloss(log_p, log_not_p, labels, weight),
+        "ne": metrics.normalised_entropy(log_p, log_not_p, labels, weight),
+        "pcoc": metrics.pcoc(probability, labels, weight),
+        "ece": metrics.ece(probability, labels, weight),
+        "brier": metrics.brier(probability, labels, weight),
+    }
+    if scores.user is None:
+        values["gauc"] = Undefined("the data have no user column")
+    else:
+        grouped = metrics.gauc(log_p, labels, scores.user[rows], weight)
+        values |= {"gauc": grouped.value, "gauc_covered": grouped.covered, "gauc_users": grouped.users}
+    record: dict[str, Any] = {"rows": len(labels), "positives": int(np.count_nonzero(labels)), **_as_json(values)}
+    truth: Array | None = getattr(scores, f"true_{space}")
+    if truth is not None:
+        # Over all rows: for a transition this is its error against the potential outcome, which only truth can show.
+        predicted = np.exp(getattr(scores, f"log_{space}")[:, step], dtype=np.float64)
+        record["error"] = _as_json(metrics.error_to_truth(predicted, truth[:, step], scores.weight))
+    return record
+
+
+def _rising_share(scores: Scores, step: int) -> Value:
+    """Share of all rows whose reach exceeds that of the former step, which no true funnel does."""
+    if step == 0:
+        return Undefined("the first step has no former step")
+    if not scores.weight.any():
+        return Undefined("no rows")
+    rising = scores.log_reach[:, step] > scores.log_reach[:, step - 1]
+    return float(np.dot(rising, scores.weight.astype(np.float64)) / scores.weight.sum(dtype=np.float64))
+
+
+def funnel_metrics(scores: Scores) -> list[dict[str, Any]]:
+    """Measure every step in the entire space (reach) and in the local space (transition).
+
+    Args:
+        scores: predictions and labels of a split.
+
+    Returns:
+        One record a step: `name`, `rows` and `positives` with a known label, `reach` and `transition`. Each of the
+        two holds `rows`, `positives`, `auc`, `logloss`, `ne`, `pcoc`, `ece`, `brier`, `gauc` and, when the truth is
+        known, `error` over all rows; reach also `rising_share`. An undefined value is None, with its reason under
+        `<name>_reason`.
+    """
+    records = []
+    for step, name in enumerate(scores.steps):
+        reach = _space_metrics(scores, step, "reach")
+        reach |= _as_json({"rising_share": _rising_share(scores, step)})
+        records.append(
+            {
+                "name": name,
+                "rows": reach["rows"],
+                "positives": reach["positives"],
+                "reach": reach,
+                "transition": _space_metrics(scores, step, "transition"),
+            }
+        )
+    return records
+
+
+def _space_curves(scores: Scores, step: int, space: Space) -> dict[str, Any]:
+    """Trace the curves of one step in one space over the rows of weight > 0."""
+    rows = scores.rows_of(step, space) & (scores.weight > 0)
+    log_p, labels, weight = getattr(scores, f"log_{space}")[rows, step], scores.labels[rows, step], scores.weight[rows]
+    if not len(labels):
+        return {
+            name: value
+            for key in ("roc", "reliability", "histogram")
+            for name, value in _as_json({key: Undefined("no rows")}).items()
+        }
+    probability = np.exp(log_p, dtype=np.float64)
+    reason = metrics.one_class(labels)
+    return {
+        **({"roc": None, "roc_reason": reason} if reason else {"roc": roc_points(log_p, labels, weight)}),
+        "reliability": reliability(probability, labels, weight),
+        "histogram": score_histogram(probability, labels),
+    }
+
+
+def funnel_curves(scores: Scores) -> dict[str, Any]:
+    """Trace ROC, reliability and score histogram of every step in both spaces.
+
+    Args:
+        scores: predictions and labels of a split.
+
+    Returns:
+        `{"format": 1, "steps": [{"name", "reach": {...}, "transition": {...}}]}` with `roc`, `reliability` and
+        `histogram` as in `funnelcast.curves`; an undefined curve is None, with its reason under `<name>_reason`.
+    """
+    steps = [
+        {"name": name, **{space: _space_curves(scores, step, space) for space in SPACES}}
+        for step, name in enumerate(scores.steps)
+    ]
+    return {"format": 1, "steps": steps}
