@@ -14,10 +14,10 @@ import funnelcast
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "registry", "schema", "progress", "config"],
-    ["batch", "prediction", "objective", "metrics", "curves"],
+    ["batch", "prediction", "objective", "metrics", "curves", "scores"],
     ["layers", "data"],
     ["datasets", "models", "losses"],
-    ["checkpoint", "run", "train", "evaluate", "predict"],
+    ["checkpoint", "interrupt", "run", "train", "evaluate", "predict"],
     ["compare", "leaderboard", "report", "estimator"],
     ["cli"],
 ]

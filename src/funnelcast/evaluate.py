@@ -15,8 +15,8 @@ from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
 from funnelcast.files import read_json, write_json
 from funnelcast.layers import FunnelModel
-from funnelcast.metrics import Scores, funnel_curves, funnel_metrics
 from funnelcast.run import Run
+from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 
 __all__ = ["SCORING_ROWS", "evaluate", "pick_device", "score"]
 

@@ -36,7 +36,7 @@ from funnelcast.layers import FunnelModel
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 
-__all__ = ["Run", "create_run", "environment"]
+__all__ = ["Run", "build_model", "create_run", "environment"]
 
 FORMAT = 1
 _FIXED = ("run.json", "schema.json", "encoders.json", "weights.safetensors", "history.json")
@@ -53,6 +53,21 @@ def environment() -> dict[str, str | int]:
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
     }
+
+
+def build_model(experiment: Experiment, schema: Schema) -> FunnelModel:
+    """Build an experiment's model with fresh weights.
+
+    Args:
+        experiment: names the model and its options.
+        schema: the fields and the funnel.
+
+    Raises:
+        UnknownNameError: no model has this name.
+        ConfigError: an option is wrong.
+    """
+    model: FunnelModel = MODELS.create(experiment.model.name, schema, options=experiment.model.options)
+    return model
 
 
 class Run:
@@ -89,12 +104,6 @@ class Run:
         """Whether `evaluate` has written the run's report."""
         return (self.folder / "report.json").is_file()
 
-    def new_model(self) -> FunnelModel:
-        """Build the run's model with fresh weights."""
-        options = self.experiment.model.options
-        model: FunnelModel = MODELS.create(self.experiment.model.name, self.schema, options=options)
-        return model
-
     def load_model(self) -> FunnelModel:
         """Build the run's model with its best weights, in evaluation mode.
 
@@ -106,7 +115,7 @@ class Run:
         checksums: dict[str, str] = read_json(self.folder / "manifest.json", "the manifest of a run")["files"]
         for name, expected in checksums.items():
             check_sha256(self.folder / name, expected)
-        model = self.new_model()
+        model = build_model(self.experiment, self.schema)
         model.load_state_dict(load_tensors(self.folder / "weights.safetensors", checksums["weights.safetensors"]))
         return model.eval()
 

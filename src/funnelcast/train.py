@@ -19,12 +19,14 @@ from funnelcast.data.split import Split
 from funnelcast.errors import DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device, score
 from funnelcast.files import write_json
+from funnelcast.interrupt import Interrupt
 from funnelcast.layers import FunnelModel
-from funnelcast.metrics import funnel_metrics
 from funnelcast.objective import Loss
 from funnelcast.progress import RowProgress
 from funnelcast.registry import LOSSES
-from funnelcast.run import Run, create_run
+from funnelcast.run import Run, build_model, create_run
+from funnelcast.schema import Schema
+from funnelcast.scores import funnel_metrics
 
 __all__ = ["fit"]
 
@@ -84,11 +86,14 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
         DataError: the loss is not finite.
         ArtifactError: a checkpoint or a shard is damaged.
     """
+    # The model comes first, so that a wrong option leaves no folder behind.
+    torch.manual_seed(seed)
+    model = build_model(experiment, data.schema)
+    losses = build_losses(experiment, data.schema, model)
     run = create_run(folder, data, experiment, seed, resume=resume)
-    if run.complete:
-        return run
-    with run.lock():
-        _train(run, data, resume=resume)
+    if not run.complete:
+        with run.lock():
+            _train(run, data, model, losses, resume=resume)
     return run
 
 
@@ -105,18 +110,17 @@ class Parts:
     device: torch.device
 
 
-def _train(run: Run, data: PreparedData, *, resume: bool) -> None:
+def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss], *, resume: bool) -> None:
     """Set up or take up the training, and go through its epochs."""
     config = run.experiment.train
     device = pick_device(config.device)
-    torch.manual_seed(run.seed)
-    model = run.new_model().to(device)
+    model.to(device)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30))
     valid = Loader(data, Split.VALID, SCORING_ROWS)
-    parts = Parts(run, model, make_losses(run, model), optimizer, train, valid, device)
+    parts = Parts(run, model, losses, optimizer, train, valid, device)
     state, loss_sum = State(), torch.zeros((), device=device)
     if resume and (run.folder / "checkpoint.json").exists():
         values, loss_sum = load_checkpoint(run.folder, model, optimizer)
@@ -140,7 +144,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
     planned = parts.train.batches * config.epochs
     started = time.perf_counter()
     model.train()
-    try:
+    with Interrupt() as interrupt:
         for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
             batch = batch.to(parts.device)
             model.set_progress(state.step / planned)
@@ -155,24 +159,24 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
             if state.window == CURVE_STEPS:
                 loss_sum = _curve_point(state, loss_sum)
             progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
-            if config.checkpoint_steps and state.step % config.checkpoint_steps == 0:
+            if interrupt.pending or (config.checkpoint_steps and state.step % config.checkpoint_steps == 0):
                 save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
-    except KeyboardInterrupt:
-        save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
-        raise
+            if interrupt.pending:
+                raise KeyboardInterrupt
     state.train_seconds += time.perf_counter() - started
     return loss_sum
 
 
-def make_losses(run: Run, model: FunnelModel) -> list[Loss]:
-    """Build the losses that the experiment names, or else the model's own.
+def build_losses(experiment: Experiment, schema: Schema, model: FunnelModel) -> list[Loss]:
+    """Build the losses that an experiment names, or else the model's own.
 
     Args:
-        run: its experiment and schema.
-        model: the run's model.
+        experiment: names the losses.
+        schema: the funnel.
+        model: asked for its losses when the experiment names none.
     """
-    chosen = run.experiment.losses or model.default_losses()
-    return [LOSSES.create(loss.name, run.schema, options=loss.options) for loss in chosen]
+    chosen = experiment.losses or model.default_losses()
+    return [LOSSES.create(loss.name, schema, options=loss.options) for loss in chosen]
 
 
 def _curve_point(state: State, loss_sum: Tensor) -> Tensor:

@@ -1,0 +1,241 @@
+"""Training: exact resume, best weights, the schedule, and faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from funnelcast.batch import Batch
+from funnelcast.config import Component, Experiment, TrainConfig
+from funnelcast.data.loader import Loader
+from funnelcast.data.shards import PreparedData
+from funnelcast.data.split import Split
+from funnelcast.errors import ArtifactError, ConfigError, DataError
+from funnelcast.evaluate import evaluate, score
+from funnelcast.files import sha256
+from funnelcast.run import Run
+from funnelcast.scores import funnel_metrics
+from funnelcast.train import fit
+
+
+def experiment(model: str = "apem", **train: Any) -> Experiment:
+    options = {"inducing_points": 4, "layers": 2} if model == "apem" else {}
+    config = TrainConfig(**{"epochs": 2, "batch_size": 64, "device": "cpu", "patience": 0, **train})
+    return Experiment(name=model, model=Component(name=model, options=options), train=config)
+
+
+def weights(run: Run) -> str:
+    return sha256(run.folder / "weights.safetensors")
+
+
+class Interruption:
+    """Sends Ctrl-C while the loader hands out its n-th batch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        original, left = Loader.epoch, number
+
+        def epoch(loader: Loader, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+            nonlocal left
+            for batch in original(loader, seed, epoch, start):
+                left -= 1
+                if left == 0:
+                    signal.raise_signal(signal.SIGINT)
+                yield batch
+
+        monkeypatch.setattr(Loader, "epoch", epoch)
+
+
+# TRAIN has 1,000 rows: 16 batches of 64 an epoch.
+@pytest.mark.parametrize("number", [5, 16, 17, 32], ids=["mid-epoch", "edge", "second epoch", "last batch"])
+@pytest.mark.parametrize("model", ["apem", "mmoe"])
+def test_resume_gives_the_very_weights_of_an_unbroken_run(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, model: str
+) -> None:
+    data = PreparedData(prepared)
+    unbroken = fit(tmp_path / "unbroken", data, experiment(model), seed=3)
+    with monkeypatch.context() as patch:
+        Interruption(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "broken", data, experiment(model), seed=3)
+    torch.manual_seed(999)  # whatever happens in between must not matter
+    resumed = fit(tmp_path / "broken", data, experiment(model), seed=3, resume=True)
+    assert weights(resumed) == weights(unbroken)
+    curves = [json.loads((run.folder / "history.json").read_text())["loss"] for run in (unbroken, resumed)]
+    assert curves[0] == curves[1]
+
+
+def test_resume_after_two_interruptions(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = PreparedData(prepared)
+    unbroken = fit(tmp_path / "unbroken", data, experiment("esmm"), seed=1)
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            Interruption(patch, 7)
+            with pytest.raises(KeyboardInterrupt):
+                fit(tmp_path / "broken", data, experiment("esmm"), seed=1, resume=resume)
+    assert weights(fit(tmp_path / "broken", data, experiment("esmm"), seed=1, resume=True)) == weights(unbroken)
+
+
+@pytest.mark.slow
+def test_a_killed_process_can_be_resumed(prepared: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "[model]\nname = 'esmm'\n[train]\nepochs = 400\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 3\n"
+    )
+    command = [sys.executable, "-m", "funnelcast.cli", "train", str(file), "--data", str(prepared)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "checkpoint.json").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for extra in (["--out", str(tmp_path / "killed"), "--resume"], ["--out", str(tmp_path / "whole")]):
+        subprocess.run([*command, *extra], env=environment, check=True, capture_output=True)
+    assert weights(Run(tmp_path / "killed")) == weights(Run(tmp_path / "whole"))
+    assert not list((tmp_path / "killed").glob("checkpoint*"))
+
+
+def test_same_seed_same_weights_other_seed_other_weights(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    runs = [fit(tmp_path / name, data, experiment("esmm"), seed=s) for name, s in [("a", 0), ("b", 0), ("c", 1)]]
+    assert weights(runs[0]) == weights(runs[1]) != weights(runs[2])
+
+
+def test_streaming_from_disk_gives_the_same_weights(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    in_memory = fit(tmp_path / "memory", data, experiment("esmm"))
+    streamed = fit(tmp_path / "streamed", data, experiment("esmm", memory_gb=1e-9))
+    assert weights(in_memory) == weights(streamed)
+
+
+def test_the_best_epoch_is_kept_without_an_early_stop(prepared: Path, tmp_path: Path) -> None:
+    """Traps T6: the weights of the best epoch, not of the last, also when training never stops early."""
+    data = PreparedData(prepared)
+    run = fit(tmp_path / "run", data, experiment("mmoe", epochs=12, learning_rate=0.02))
+    history = json.loads((run.folder / "history.json").read_text())
+    scores = [epoch["valid_mean_ne"] for epoch in history["epochs"]]
+    best = min(range(12), key=scores.__getitem__)
+    assert len(scores) == 12 and history["best_epoch"] == best != 11, "the test needs a run that overfits"
+    valid = funnel_metrics(score(run.load_model(), Loader(data, Split.VALID, 100)))
+    assert sum(step["reach"]["ne"] for step in valid) / 2 == pytest.approx(scores[best], abs=1e-9)
+
+
+def test_early_stop_waits_for_patience(prepared: Path, tmp_path: Path) -> None:
+    run = fit(tmp_path / "run", PreparedData(prepared), experiment("mmoe", epochs=30, learning_rate=0.02, patience=2))
+    history = json.loads((run.folder / "history.json").read_text())
+    assert len(history["epochs"]) == history["best_epoch"] + 3 < 30
+
+
+def test_test_rows_do_not_matter_for_training(make_prepared: Any, tmp_path: Path) -> None:
+    """TEST is never opened: a training whose TEST shards are gone gives the same weights."""
+    folder = make_prepared()
+    data = PreparedData(folder)
+    with_test = fit(tmp_path / "a", data, experiment("esmm"))
+    (folder / "test" / "part-00000.parquet").unlink()
+    assert weights(fit(tmp_path / "b", data, experiment("esmm"))) == weights(with_test)
+
+
+def test_a_diverging_loss_stops_with_advice(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(loader: Loader, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for batch in loader.in_order():
+            yield Batch(batch.ids, batch.labels, batch.observed, batch.weight * float("inf"))
+
+    monkeypatch.setattr(Loader, "epoch", poisoned)
+    with pytest.raises(DataError, match=r"should be finite, received (nan|inf).*learning_rate"):
+        fit(tmp_path / "run", PreparedData(prepared), experiment("esmm", batch_size=8))
+
+
+def test_a_taken_folder_is_refused(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    fit(tmp_path / "run", data, experiment("esmm"))
+    with pytest.raises(ConfigError, match="a run is here already; use --resume"):
+        fit(tmp_path / "run", data, experiment("esmm"))
+    with pytest.raises(ConfigError, match="another experiment and seed"):
+        fit(tmp_path / "run", data, experiment("mmoe"), seed=1, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.doc").touch()
+    with pytest.raises(ConfigError, match="should be a new or empty folder"):
+        fit(tmp_path / "other", data, experiment("esmm"))
+
+
+def test_other_data_are_refused(make_prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Interruption(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", PreparedData(make_prepared("one")), experiment("esmm"))
+    with pytest.raises(ConfigError, match="the run there has another data"):
+        fit(tmp_path / "run", PreparedData(make_prepared("two", seed=5)), experiment("esmm"), resume=True)
+
+
+def test_a_second_process_is_refused(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = PreparedData(prepared)
+    with monkeypatch.context() as patch:
+        Interruption(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "run", data, experiment("esmm"))
+    with (
+        Run(tmp_path / "run").lock(),
+        pytest.raises(ArtifactError, match="another process is training in this folder"),
+    ):
+        fit(tmp_path / "run", data, experiment("esmm"), resume=True)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "schema.json", "history.json"])
+def test_a_damaged_run_is_refused(prepared: Path, tmp_path: Path, name: str) -> None:
+    run = fit(tmp_path / "run", PreparedData(prepared), experiment("esmm"))
+    path = run.folder / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name}: has changed or is damaged"):
+        run.load_model()
+
+
+def test_a_damaged_checkpoint_is_refused(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = PreparedData(prepared)
+    with monkeypatch.context() as patch:
+        Interruption(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "run", data, experiment("esmm"))
+    (path,) = (tmp_path / "run").glob("checkpoint-*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"checkpoint-3.safetensors: has changed or is damaged"):
+        fit(tmp_path / "run", data, experiment("esmm"), resume=True)
+    with pytest.raises(ArtifactError, match="training is not complete"):
+        Run(tmp_path / "run").load_model()
+
+
+def test_unknown_model_option_and_loss_are_named(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    wrong = experiment("esmm").model_copy(update={"losses": (Component(name="reach_bec"),)})
+    with pytest.raises(Exception, match=r"unknown loss 'reach_bec'; did you mean 'reach_bce'\?"):
+        fit(tmp_path / "a", data, wrong)
+    wrong = experiment("esmm").model_copy(update={"model": Component(name="esmm", options={"hiden": [3]})})
+    with pytest.raises(ConfigError, match=r"model 'esmm' has no option 'hiden'; did you mean 'hidden'\?"):
+        fit(tmp_path / "b", data, wrong)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_report_of_a_run(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    run = fit(tmp_path / "run", data, experiment("esmm"))
+    report = evaluate(run, data, Split.TEST)
+    assert report == json.loads((run.folder / "report.json").read_text())
+    assert [step["name"] for step in report["steps"]] == ["click", "buy"]
+    assert report["split"] == "test" and report["rows"] == 300 and report["model"] == "esmm"
+    # Items 5..8 of 9 are clicked with 0.8, the others with 0.2; P(high | click) = 16/21, P(high | no click) = 1/6. So
+    # the best AUC is 16/21 * 5/6 + (16/21 * 1/6 + 5/21 * 5/6) / 2 = 0.798; 300 rows leave a standard error of 0.026.
+    assert report["steps"][0]["reach"]["auc"] == pytest.approx(0.798, abs=4 * 0.026)
+    assert report["steps"][1]["transition"]["rows"] < report["steps"][0]["reach"]["positives"]
+    assert report["steps"][1]["reach"]["rising_share"] == 0.0
