@@ -1,0 +1,223 @@
+"""The leaderboard and its writers, with numbers worked by hand."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from funnelcast.errors import DataError
+from funnelcast.leaderboard import build_leaderboard, summary, to_csv, to_json, to_markdown, to_rich_table
+from funnelcast.tables import columns
+
+STEPS = ("click", "cart", "buy")
+
+
+def make_report(
+    experiment: str, model: str, seed: int, aucs: tuple[float | None, ...], steps: tuple[str, ...] = STEPS
+) -> dict[str, Any]:
+    """A report whose transition AUC is 0.1 below its reach AUC."""
+
+    def space(auc: float | None, i: int, rows: int) -> dict[str, Any]:
+        return {
+            "rows": rows,
+            "positives": 100 - 30 * i,
+            "auc": auc,
+            **({"auc_reason": "only one class: 0 positives of 9 rows"} if auc is None else {}),
+            "ne": 0.9 + 0.01 * i,
+            "pcoc": 1.0 + 0.1 * seed,
+            "error": {"explained_variance": 0.5, "bias": 0.01},
+        }
+
+    return {
+        "format": 1,
+        "experiment": experiment,
+        "model": model,
+        "dataset": "shop",
+        "split": "test",
+        "seed": seed,
+        "rows": 1000,
+        "parameters": {"single_task": 1_530_000, "ple": 1_700_000}.get(model, 99),
+        "train_rows_per_second": 85_000.0 + 1000 * seed,
+        "score_rows_per_second": 400_000.0,
+        "train_seconds": 12.0 + seed,
+        "epochs": 2,
+        "best_epoch": 1,
+        "steps": [
+            {
+                "name": name,
+                "rows": 1000,
+                "positives": 100 - 30 * i,
+                "reach": space(auc, i, 1000),
+                "transition": space(None if auc is None else auc - 0.1, i, 1000 if i == 0 else 130 - 30 * i),
+            }
+            for i, (name, auc) in enumerate(zip(steps, aucs, strict=True))
+        ],
+    }
+
+
+@pytest.fixture
+def reports() -> list[dict[str, Any]]:
+    return [
+        make_report("alone", "single_task", 1, (0.60, 0.70, 0.80)),
+        make_report("ple-small", "ple", 1, (0.66, 0.70, 0.72)),
+        make_report("alone", "single_task", 0, (0.62, 0.70, 0.84)),
+        make_report("ple-small", "ple", 0, (0.64, 0.74, None)),
+    ]
+
+
+def test_summary_by_hand() -> None:
+    assert summary([0.6, 0.62])["std"] == pytest.approx(0.02 / 2**0.5)
+    assert summary([0.6]) == {"mean": 0.6, "std": None, "values": [0.6], "undefined": 0}
+    assert summary([None, None]) == {"mean": None, "std": None, "values": [None, None], "undefined": 2}
+
+
+def test_rows_keep_the_order_given_and_seeds_are_sorted(reports: list[dict[str, Any]]) -> None:
+    board = build_leaderboard(reports)
+    assert (board["format"], board["dataset"], board["split"], board["row_count"]) == (1, "shop", "test", 1000)
+    assert (board["seeds"], board["baseline"]) == ([0, 1], "alone")
+    assert [(row["experiment"], row["model"], row["runs"]) for row in board["rows"]] == [
+        ("alone", "single_task", 2),
+        ("ple-small", "ple", 2),
+    ]
+    alone = board["rows"][0]
+    assert alone["steps"][0]["reach"]["auc"]["values"] == [0.62, 0.60]
+    assert alone["steps"][0]["reach"]["auc"]["mean"] == pytest.approx(0.61)
+    assert alone["steps"][0]["transition"]["auc"]["mean"] == pytest.approx(0.51)
+    assert alone["steps"][0]["reach"]["pcoc"]["mean"] == pytest.approx(1.05)
+    assert alone["steps"][2]["reach"]["error"]["bias"]["mean"] == pytest.approx(0.01)
+    assert alone["train_rows_per_second"] == 85_500
+    assert board["funnel"][2] == {
+        "name": "buy",
+        "rows": 1000,
+        "positives": 40,
+        "local_rows": 70,
+        "local_positives": 40,
+    }
+
+
+def test_t32_undefined_values_are_left_out_with_a_count(reports: list[dict[str, Any]]) -> None:
+    buy = build_leaderboard(reports)["rows"][1]["steps"][2]["reach"]
+    assert buy["auc"] == {"mean": 0.72, "std": None, "values": [None, 0.72], "undefined": 1}
+
+
+def test_gain_is_relative_to_single_task_in_percent(reports: list[dict[str, Any]]) -> None:
+    ple = build_leaderboard(reports)["rows"][1]["steps"]
+    assert ple[0]["reach"]["auc_gain"] == pytest.approx((0.65 / 0.61 - 1) * 100)
+    assert ple[0]["transition"]["auc_gain"] == pytest.approx((0.55 / 0.51 - 1) * 100)
+    without = build_leaderboard([report for report in reports if report["model"] != "single_task"])
+    assert without["baseline"] is None
+    assert without["rows"][0]["steps"][0]["reach"]["auc_gain"] is None
+
+
+def test_gain_agrees_with_the_table_of_the_paper() -> None:
+    """Table 3, Ali-CCP: Single-Task 0.6089 / 0.6011, APEM 0.6198 / 0.6436, gains 1.79 % and 7.07 %."""
+    board = build_leaderboard(
+        [
+            make_report("single", "single_task", 0, (0.6089, 0.6011), ("click", "buy")),
+            make_report("apem", "apem", 0, (0.6198, 0.6436), ("click", "buy")),
+        ]
+    )
+    click, buy = board["rows"][1]["steps"]
+    assert round(click["reach"]["auc_gain"], 2) == 1.79
+    assert round(buy["reach"]["auc_gain"], 2) == 7.07
+
+
+def test_reports_that_do_not_belong_together_are_refused(reports: list[dict[str, Any]]) -> None:
+    def changed(**keys: Any) -> list[dict[str, Any]]:
+        return [*reports, {**make_report("apem", "apem", 0, (0.6, 0.7, 0.8)), **keys}]
+
+    with pytest.raises(DataError, match="needs at least one report"):
+        build_leaderboard([])
+    with pytest.raises(DataError, match="'apem' seed 0: dataset should be 'shop' as in the others, received 'ali'"):
+        build_leaderboard(changed(dataset="ali"))
+    with pytest.raises(DataError, match="split should be 'test'"):
+        build_leaderboard(changed(split="valid"))
+    with pytest.raises(DataError, match="rows should be 1000"):
+        build_leaderboard(changed(rows=999))
+    with pytest.raises(DataError, match="seed 1: each seed of an experiment should come once"):
+        build_leaderboard([*reports, reports[0]])
+    with pytest.raises(DataError, match="model should be 'single_task' as in its other runs, received 'apem'"):
+        build_leaderboard(changed(experiment="alone", seed=7))
+    other = copy.deepcopy(reports[0])
+    other["seed"] = 9
+    other["steps"][1]["positives"] = 71
+    with pytest.raises(DataError, match="steps with their rows and positives should be"):
+        build_leaderboard([*reports, other])
+
+
+def test_heads_name_the_space(reports: list[dict[str, Any]]) -> None:
+    heads = [column.head for column in columns(build_leaderboard(reports))]
+    assert heads == [
+        "click reach AUC",
+        "click reach gain",
+        "cart reach AUC",
+        "cart reach gain",
+        "cart transition AUC",
+        "buy reach AUC",
+        "buy reach gain",
+        "buy transition AUC",
+        "parameters",
+        "train rows/s",
+    ]
+
+
+def test_markdown_marks_the_best_of_each_column(reports: list[dict[str, Any]]) -> None:
+    lines = to_markdown(build_leaderboard(reports)).splitlines()
+    alone, ple = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
+    assert ple[:3] == ["ple-small", "**0.6500 ±0.0141**", "+6.56 %"]
+    assert alone[1:3] == ["0.6100 ±0.0141", "-"]
+    assert (alone[6], ple[6]) == ("**0.8200 ±0.0283**", "0.7200")
+    assert (alone[9], ple[9]) == ("**1.5 M**", "1.7 M")
+    assert (alone[10], ple[10]) == ("85.5 k", "85.5 k")  # a tie has no winner
+    assert "seeds 0, 1" in lines[-1]
+
+
+def test_markdown_escapes_names() -> None:
+    board = build_leaderboard([make_report("a|b *c* <i>_$x$\n# d", "ple", 0, (0.6, 0.7, 0.8))])
+    row = to_markdown(board).splitlines()[2]
+    assert row.startswith(r"| a\|b \*c\* \<i>\_\$x\$ # d |")
+
+
+def test_undefined_everywhere_is_printed_as_such() -> None:
+    board = build_leaderboard([make_report("ple", "ple", s, (0.6, None, None)) for s in (0, 1)])
+    assert columns(board)[1].texts == ["undefined"]
+    assert "| undefined |" in to_markdown(board)
+
+
+def test_csv_has_one_line_an_experiment(reports: list[dict[str, Any]]) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(build_leaderboard(reports)))))
+    assert [line["experiment"] for line in lines] == ["alone", "ple-small"]
+    assert float(lines[1]["click reach auc mean"]) == pytest.approx(0.65)
+    assert lines[1]["buy reach auc std"] == ""
+    assert lines[1]["buy reach auc undefined"] == "1"
+    assert float(lines[0]["buy transition bias mean"]) == pytest.approx(0.01)
+
+
+def test_json_returns_the_same_record(reports: list[dict[str, Any]]) -> None:
+    board = build_leaderboard(reports)
+    assert json.loads(to_json(board)) == board
+
+
+def test_terminal_table_fits_into_120_columns_without_loss(reports: list[dict[str, Any]]) -> None:
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(to_rich_table(build_leaderboard(reports)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "ple-small" in text
+    assert "0.6500 ±0.0141" in text
+    assert "+6.56 %" in text
+    assert "1.5 M" in text
+    assert text.count("±") == text.count(" ±")  # no cell is broken over two lines
+
+
+def test_terminal_table_prints_names_as_they_are() -> None:
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(to_rich_table(build_leaderboard([make_report("[red]a[/b]", "ple", 0, (0.6, 0.7, 0.8))])))
+    assert isinstance(console.file, io.StringIO)
+    assert "[red]a[/b]" in console.file.getvalue()
