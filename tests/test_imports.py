@@ -20,6 +20,7 @@ LAYERS = [
     ["checkpoint", "interrupt", "run", "train", "evaluate", "predict"],
     ["compare", "leaderboard", "report", "estimator"],
     ["cli"],
+    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

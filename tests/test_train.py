@@ -89,9 +89,9 @@ def test_resume_after_two_interruptions(prepared: Path, tmp_path: Path, monkeypa
 def test_a_killed_process_can_be_resumed(prepared: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
-        "[model]\nname = 'esmm'\n[train]\nepochs = 400\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 3\n"
+        "[model]\nname = 'esmm'\n[train]\nepochs = 60\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 3\n"
     )
-    command = [sys.executable, "-m", "funnelcast.cli", "train", str(file), "--data", str(prepared)]
+    command = [sys.executable, "-m", "funnelcast", "train", str(file), "--data", str(prepared)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], env=environment)
     deadline = time.monotonic() + 60

@@ -82,7 +82,8 @@ class Prediction:
         log_c, log_not_c = logsigmoid(logits), logsigmoid(-logits)  # [B, S]
         log_p, log_not_p = [log_c[:, 0]], [log_not_c[:, 0]]
         for i in range(1, logits.shape[1]):
-            log_not_p.append(torch.logaddexp(log_not_p[-1], log_p[-1] + log_not_c[:, i]))
+            # Rounding may lift the sum of two probabilities above 1 by an ulp; there the gradient, p_i, is as small.
+            log_not_p.append(torch.logaddexp(log_not_p[-1], log_p[-1] + log_not_c[:, i]).clamp(max=0.0))
             log_p.append(log_p[-1] + log_c[:, i])
         return cls(torch.stack(log_p, 1), torch.stack(log_not_p, 1), log_c, log_not_c)
 
