@@ -1,0 +1,176 @@
+"""All encoders of a dataset: raw rows -> `field.*` columns, and their JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from funnelcast.data.encode_categories import HashBuckets, Multi, Vocabulary
+from funnelcast.data.encode_numbers import LogRound, Quantile
+from funnelcast.data.target_statistics import Floats, KeyStatistics, Whole
+from funnelcast.errors import ArtifactError, DataError, choices
+from funnelcast.files import read_json
+from funnelcast.schema import Field, field_column
+
+__all__ = [
+    "ColumnEncoder",
+    "Encoders",
+    "HashBuckets",
+    "KeyStatistics",
+    "LogRound",
+    "Multi",
+    "Quantile",
+    "TrainRows",
+    "Vocabulary",
+]
+
+_FORMAT = 1
+_KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    cls.kind: cls.from_json for cls in (Vocabulary, HashBuckets, LogRound, Quantile, KeyStatistics)
+}
+
+
+class ColumnEncoder(Protocol):
+    """What all encoders of one column share."""
+
+    kind: ClassVar[str]
+
+    @property
+    def column(self) -> str:
+        """The raw column."""
+
+    @property
+    def field(self) -> Field:
+        """The field it makes."""
+
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Encode raw values as int32 ids, or lists of them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, as JSON data."""
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """Which rows belong to TRAIN, and their statistics that leave out what a row must not see.
+
+    Args:
+        mask: [B] bool.
+        statistics: for each target statistic n, [TRAIN rows], and the means, [TRAIN rows, S].
+    """
+
+    mask: npt.NDArray[np.bool_]
+    statistics: list[tuple[Whole, Floats]]
+
+
+class Encoders:
+    """The encoders of a prepared dataset, fitted on TRAIN.
+
+    Args:
+        columns: one encoder a feature, in the description's order.
+        statistics: target statistics, in the description's order.
+
+    Example:
+        >>> encoders = Encoders([Vocabulary("tab", "tab", pa.array(["home"]))], [])
+        >>> encoders.encode(pa.table({"x": [1, 2], "tab": ["home", "news"]}))["field.tab"].to_pylist()
+        [2, 1]
+    """
+
+    def __init__(self, columns: Iterable[ColumnEncoder], statistics: Iterable[KeyStatistics] = ()) -> None:
+        self.columns = tuple(columns)
+        self.statistics = tuple(statistics)
+
+    def fields(self) -> list[Field]:
+        """Return the fields: features in the description's order, then target statistics."""
+        return [encoder.field for encoder in self.columns] + [
+            field for statistic in self.statistics for field in statistic.fields()
+        ]
+
+    def raw_columns(self) -> list[str]:
+        """Return the raw columns that `encode` reads, each once."""
+        columns = [encoder.column for encoder in self.columns]
+        return list(dict.fromkeys(columns + [column for key in self.statistics for column in key.columns]))
+
+    def encode(self, table: pa.Table, *, train: TrainRows | None = None, pool: Executor | None = None) -> pa.Table:
+        """Encode raw rows.
+
+        Args:
+            table: raw rows; further columns and any order are fine.
+            train: the rows of TRAIN with their own statistics (preparation only); all other rows, and all rows at
+                prediction, take the statistics of the whole of TRAIN.
+            pool: threads to encode several columns at once.
+
+        Returns:
+            One `field.*` column a field, int32 or list<int32>.
+
+        Raises:
+            DataError: a column is missing or cannot be brought to the type that TRAIN had.
+        """
+        arrays = {name: self._array(table, name) for name in self.raw_columns()}
+        run: Callable[..., Iterable[Any]] = pool.map if pool else map
+        encoded = list(run(lambda encoder: encoder.apply(arrays[encoder.column]), self.columns))
+        for k, statistic in enumerate(self.statistics):
+            rows, means = statistic.look_up([arrays[column] for column in statistic.columns])
+            if train is not None:
+                rows[train.mask], means[train.mask] = train.statistics[k]
+            encoded += statistic.bucket(rows, means)
+        return pa.table(dict(zip((field_column(field.name) for field in self.fields()), encoded, strict=True)))
+
+    def _array(self, table: pa.Table, name: str) -> pa.Array:
+        if name not in table.column_names:
+            raise DataError(f"rows should have the column '{name}'; {choices(table.column_names, name)}")
+        column = table.column(name)
+        # One array instead of many chunks: the hash table of a vocabulary is then built once.
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+    def save(self, path: Path) -> None:
+        """Write all encoders as JSON, one a line.
+
+        Args:
+            path: the file to write.
+        """
+        with path.open("w", encoding="utf-8") as file:
+            file.write(f'{{"format": {_FORMAT}, "encoders": [')
+            encoders: list[ColumnEncoder | KeyStatistics] = [*self.columns, *self.statistics]
+            for number, encoder in enumerate(encoders):
+                file.write(",\n" if number else "\n")
+                data = {"kind": encoder.kind, **encoder.to_json()}
+                file.write(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+            file.write("\n]}\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Encoders:
+        """Read encoders that `save` wrote.
+
+        Args:
+            path: the JSON file.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, or of an unknown format or kind.
+        """
+        data = read_json(path, "an encoders file")
+        try:
+            if data["format"] != _FORMAT:
+                raise ArtifactError(f"{path}: format should be {_FORMAT}, received {data['format']!r}")
+            encoders = [cls._read(path, entry) for entry in data["encoders"]]
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise ArtifactError(
+                f"{path}: should be an encoders file, received: {type(error).__name__}: {error}"
+            ) from error
+        columns = [encoder for encoder in encoders if not isinstance(encoder, KeyStatistics)]
+        return cls(columns, [encoder for encoder in encoders if isinstance(encoder, KeyStatistics)])
+
+    @staticmethod
+    def _read(path: Path, entry: dict[str, Any]) -> Any:
+        kind = entry["kind"]
+        if kind not in _KINDS:
+            raise ArtifactError(f"{path}: unknown encoder kind '{kind}'; {choices(_KINDS, str(kind))}")
+        return _KINDS[kind](entry)

@@ -1,0 +1,227 @@
+"""Encoders of categories: a vocabulary, or hash buckets; for one value a cell or several.
+
+Ids: 0 is null, 1 is unknown, values start at 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from funnelcast.data.cells import FIRST_VALUE_ID, ValueType, canonical, split_cells
+from funnelcast.data.description import Feature
+from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
+
+__all__ = ["HashBuckets", "Multi", "Vocabulary"]
+
+_HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Multi:
+    """How a cell holds several values.
+
+    Args:
+        separator: text between the values; None for list columns.
+        max_length: values kept from the front.
+    """
+
+    separator: str | None
+    max_length: int
+
+    @classmethod
+    def of(cls, feature: Feature) -> Multi | None:
+        """Take the options of a feature; None if it is single-valued.
+
+        Args:
+            feature: a feature of the description.
+        """
+        return cls(feature.separator, feature.max_length) if feature.kind == "multi" else None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any] | None) -> Multi | None:
+        """Read what `vars` wrote.
+
+        Args:
+            data: the two options, or None.
+        """
+        return cls(data["separator"], int(data["max_length"])) if data is not None else None
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Each value that TRAIN shows often enough has its own id.
+
+    Args:
+        name: the field's name.
+        column: the raw column.
+        values: int64 or string array without null; the value at position k has the id k + 2.
+        multi: how a cell holds several values, or None.
+
+    Example:
+        >>> tab = Vocabulary("tab", "tab", pa.array(["home", "shop"]))
+        >>> tab.apply(pa.array(["shop", None, "news"])).to_pylist()
+        [3, 0, 1]
+    """
+
+    kind: ClassVar[str] = "vocabulary"
+    name: str
+    column: str
+    values: pa.Array
+    multi: Multi | None = None
+
+    @classmethod
+    def fit(cls, name: str, column: str, values: pa.Array, multi: Multi | None = None) -> Self:
+        """Take the values counted on TRAIN.
+
+        Args:
+            name: the field's name.
+            column: the raw column.
+            values: distinct values, the most frequent first.
+            multi: how a cell holds several values, or None.
+
+        Raises:
+            DataError: the values are no categories.
+        """
+        return cls(name, column, pc.drop_null(canonical(values, column)), multi)
+
+    @property
+    def value_type(self) -> ValueType:
+        """Type of the values."""
+        return "int64" if pa.types.is_int64(self.values.type) else "string"
+
+    @property
+    def field(self) -> Field:
+        """The field it makes."""
+        return Field(
+            name=self.name,
+            size=FIRST_VALUE_ID + len(self.values),
+            max_length=self.multi.max_length if self.multi else 1,
+        )
+
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Encode raw values.
+
+        Args:
+            values: [B] raw values of the column.
+
+        Raises:
+            DataError: the values cannot be brought to the vocabulary's type.
+        """
+        # An empty vocabulary says nothing about the type, so it takes any category.
+        wanted = self.value_type if len(self.values) else None
+        if self.multi is None:
+            return pa.array(self._ids(canonical(values, self.column, wanted)))
+        cells = split_cells(values, self.column, self.multi.separator, self.multi.max_length, wanted)
+        return cells.lists(self._ids(cells.values))
+
+    def _ids(self, values: pa.Array) -> Ids:
+        if not len(self.values):
+            return np.where(pc.is_null(values).to_numpy(zero_copy_only=False), NULL_ID, UNKNOWN_ID).astype(np.int32)
+        found = pc.index_in(values, value_set=self.values)
+        ids: Ids = pc.fill_null(found, UNKNOWN_ID - FIRST_VALUE_ID).to_numpy(zero_copy_only=False) + np.int32(
+            FIRST_VALUE_ID
+        )
+        if values.null_count:
+            ids[pc.is_null(values).to_numpy(zero_copy_only=False)] = NULL_ID
+        return ids
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, as JSON data."""
+        return {
+            "name": self.name,
+            "column": self.column,
+            "type": self.value_type,
+            "values": self.values.to_pylist(),
+            "multi": vars(self.multi) if self.multi else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            data: JSON data.
+        """
+        value_type = {"int64": pa.int64(), "string": pa.string()}[data["type"]]
+        values = pa.array(data["values"], value_type)
+        return cls(data["name"], data["column"], values, Multi.from_json(data["multi"]))
+
+
+@dataclass(frozen=True)
+class HashBuckets:
+    """Values share a fixed number of ids: id = 2 + xxhash64(canonical text) mod buckets.
+
+    Args:
+        name: the field's name.
+        column: the raw column.
+        buckets: number of buckets, >= 2.
+        multi: how a cell holds several values, or None.
+
+    Example:
+        >>> HashBuckets("item", "item", 1000).apply(pa.array([7, None, 7])).to_pylist()
+        [906, 0, 906]
+    """
+
+    kind: ClassVar[str] = "hash"
+    name: str
+    column: str
+    buckets: int
+    multi: Multi | None = None
+
+    @property
+    def field(self) -> Field:
+        """The field it makes."""
+        return Field(
+            name=self.name,
+            size=FIRST_VALUE_ID + self.buckets,
+            max_length=self.multi.max_length if self.multi else 1,
+        )
+
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Encode raw values.
+
+        Args:
+            values: [B] raw values of the column.
+
+        Raises:
+            DataError: the values are no categories.
+        """
+        if self.multi is None:
+            return pa.array(self._ids(canonical(values, self.column)))
+        cells = split_cells(values, self.column, self.multi.separator, self.multi.max_length)
+        return cells.lists(self._ids(cells.values))
+
+    def _ids(self, values: pa.Array) -> Ids:
+        distinct = values.dictionary_encode()
+        texts = distinct.dictionary.cast(pa.string()).cast(pa.binary()).to_pylist()
+        ids = [FIRST_VALUE_ID + xxhash.xxh64_intdigest(text, seed=_HASH_SEED) % self.buckets for text in texts]
+        ids.append(NULL_ID)
+        positions = pc.fill_null(distinct.indices, len(texts)).to_numpy(zero_copy_only=False)
+        encoded: Ids = np.array(ids, np.int32)[positions]
+        return encoded
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, as JSON data."""
+        return {
+            "name": self.name,
+            "column": self.column,
+            "buckets": self.buckets,
+            "multi": vars(self.multi) if self.multi else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            data: JSON data.
+        """
+        return cls(data["name"], data["column"], int(data["buckets"]), Multi.from_json(data["multi"]))

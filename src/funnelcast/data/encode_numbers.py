@@ -1,0 +1,151 @@
+"""Encoders of numbers: rounded logarithms, or buckets of equal mass.
+
+Ids: 0 is null, 1 is unknown, buckets start at 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from funnelcast.data.cells import FIRST_VALUE_ID, numbers
+from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
+
+__all__ = ["LogRound", "Quantile"]
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LogRound:
+    """A number's bucket is sign(x) * round(log1p(|x|) * scale); the buckets that TRAIN shows have ids.
+
+    Args:
+        name: the field's name.
+        column: the raw column.
+        scale: buckets per unit of log1p(|x|), > 0.
+        seen: sorted bucket numbers of TRAIN; the number at position k has the id k + 2.
+
+    Source: APEM paper, section 4.1 (Log-round of numeric features).
+
+    Example:
+        >>> price = LogRound("price", "price", 2.0, (-1, 0, 5))
+        >>> price.apply(pa.array([9.99, 0.0, None, 1e6])).to_pylist()  # log1p(9.99) * 2 = 4.79
+        [4, 3, 0, 1]
+    """
+
+    kind: ClassVar[str] = "log_round"
+    name: str
+    column: str
+    scale: float
+    seen: tuple[int, ...]
+
+    @staticmethod
+    def bucket_numbers(x: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.int64]:
+        """Compute the bucket number of finite numbers.
+
+        Args:
+            x: [B] finite numbers.
+            scale: buckets per unit of log1p(|x|).
+        """
+        return (np.sign(x) * np.round(np.log1p(np.abs(x)) * scale)).astype(np.int64)
+
+    @property
+    def field(self) -> Field:
+        """The field it makes."""
+        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.seen))
+
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Encode raw values; NaN and null are null, infinite numbers unknown.
+
+        Args:
+            values: [B] raw values of the column.
+
+        Raises:
+            DataError: the values are no numbers.
+        """
+        x = numbers(values, self.column)
+        finite = np.isfinite(x)
+        wanted = self.bucket_numbers(np.where(finite, x, 0.0), self.scale)
+        seen = np.array((*self.seen, np.iinfo(np.int64).max), np.int64)
+        position = np.searchsorted(seen, wanted)
+        ids = np.where(finite & (seen[position] == wanted), position + FIRST_VALUE_ID, UNKNOWN_ID)
+        return pa.array(np.where(np.isnan(x), NULL_ID, ids).astype(np.int32))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, as JSON data."""
+        return {"name": self.name, "column": self.column, "scale": self.scale, "seen": list(self.seen)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            data: JSON data.
+        """
+        return cls(data["name"], data["column"], float(data["scale"]), tuple(int(n) for n in data["seen"]))
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Buckets of about equal mass on TRAIN; equal values always share a bucket.
+
+    Args:
+        name: the field's name.
+        column: the raw column.
+        lows: sorted lowest values of the buckets; bucket k has the id k + 2, and values below all fall into the first.
+
+    Example:
+        >>> age = Quantile("age", "age", (18.0, 30.0, 45.0))
+        >>> age.apply(pa.array([17, 30, 44, 99, None])).to_pylist()
+        [2, 3, 3, 4, 0]
+    """
+
+    kind: ClassVar[str] = "quantile"
+    name: str
+    column: str
+    lows: tuple[float, ...]
+
+    @property
+    def field(self) -> Field:
+        """The field it makes."""
+        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.lows))
+
+    def apply(self, values: pa.Array) -> pa.Array:
+        """Encode raw values; NaN and null are null.
+
+        Args:
+            values: [B] raw values of the column.
+
+        Raises:
+            DataError: the values are no numbers.
+        """
+        return pa.array(self.ids(numbers(values, self.column)))
+
+    def ids(self, x: npt.NDArray[np.float64]) -> Ids:
+        """Compute ids of numbers; NaN is null.
+
+        Args:
+            x: [B] numbers.
+        """
+        if not self.lows:
+            return np.where(np.isnan(x), NULL_ID, UNKNOWN_ID).astype(np.int32)
+        bucket = np.maximum(np.searchsorted(np.array(self.lows), x, side="right") - 1, 0)
+        return np.where(np.isnan(x), NULL_ID, bucket + FIRST_VALUE_ID).astype(np.int32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, as JSON data."""
+        return {"name": self.name, "column": self.column, "lows": list(self.lows)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            data: JSON data.
+        """
+        return cls(data["name"], data["column"], tuple(float(low) for low in data["lows"]))

@@ -1,0 +1,177 @@
+"""The one pass over the raw files: needed columns, cleaned labels and the part of each row, into one Parquet file.
+
+Later passes (audit, fitting, encoding) read this file only, so a CSV is parsed once and a hash split hashes once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from funnelcast.data.checks import category_columns
+from funnelcast.data.description import Description
+from funnelcast.data.source import RawSource, column_kind, reading_error
+from funnelcast.data.split_expression import split_expression, stable_hash
+from funnelcast.data.sql import identifier, literal
+
+__all__ = [
+    "BAD_LABEL",
+    "DROPPED",
+    "LEFT_OUT",
+    "PART",
+    "STAGED_ROW_GROUP",
+    "VIOLATIONS",
+    "label_expression",
+    "raw_columns",
+    "stage",
+    "staged_column",
+    "violation_expression",
+]
+
+STAGED_ROW_GROUP = 65_536
+LEFT_OUT = 3  # part of rows in no split; 0, 1, 2 are TRAIN, VALID, TEST
+DROPPED = 4  # part of rows that the label audit drops
+BAD_LABEL = 2  # staged label that is neither 0, 1 nor null
+
+
+def staged_column(name: str) -> str:
+    """Name of a staged column that is ours, apart from any raw column's name.
+
+    Args:
+        name: such as `part`, `user` or `label.click`.
+    """
+    return f"funnelcast:{name}"
+
+
+PART = staged_column("part")
+VIOLATIONS = staged_column("violations")  # bit i is set where step i broke the funnel
+
+
+def raw_columns(description: Description) -> list[str]:
+    """Raw columns that encoders read, in the order of first use.
+
+    Args:
+        description: the whole dataset file.
+    """
+    columns = [feature.column for feature in description.features]
+    return list(dict.fromkeys(columns + category_columns(description)))
+
+
+def stage(connection: duckdb.DuckDBPyConnection, description: Description, source: RawSource, path: Path) -> None:
+    """Write the staged file in the order of the source.
+
+    Args:
+        connection: the database.
+        description: the dataset file, already checked against the columns.
+        source: the opened raw files.
+        path: the Parquet file to write.
+
+    Raises:
+        DataError: a raw file cannot be read, or the split does not fit its column.
+    """
+    query = _query(description, source)
+    try:
+        connection.execute(
+            f"COPY ({query}) TO {literal(str(path))} "
+            f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {STAGED_ROW_GROUP})"
+        )
+    except duckdb.Error as error:
+        raise reading_error(connection, source, error) from error
+
+
+def _query(description: Description, source: RawSource) -> str:
+    labels = [staged_column(f"label.{step.name}") for step in description.steps]
+    others = _other_columns(description, source)
+    columns = [f"{_raw(c, source.types[c])} AS {identifier(c)}" for c in raw_columns(description)]
+    columns += [
+        f"{label_expression(step.column, source.types[step.column])} AS {identifier(label)}"
+        for step, label in zip(description.steps, labels, strict=True)
+    ]
+    columns += [f"{expression} AS {identifier(name)}" for name, expression in others.items()]
+    columns.append(f"{split_expression(description.split, source.types)} AS {identifier(PART)}")
+    inner = f"SELECT {', '.join(columns)} FROM {source.relation}"
+    bits = [
+        f"CASE WHEN {violation_expression([identifier(c) for c in labels[: i + 1]])} THEN {1 << i} ELSE 0 END"
+        for i in range(1, len(labels))
+    ]
+    marked = f"SELECT *, {' + '.join(bits) or '0'} AS {identifier(VIOLATIONS)} FROM ({inner})"
+    return f"SELECT * REPLACE ({', '.join(_settled(description, labels))}) FROM ({marked})"
+
+
+def _settled(description: Description, labels: list[str]) -> list[str]:
+    """Part and labels after the audit's action."""
+    action = description.labels.violations
+    drop = f"WHEN {identifier(VIOLATIONS)} <> 0 THEN {DROPPED} " if action == "drop" else ""
+    part = identifier(PART)
+    settled = [f"CAST(CASE WHEN {part} IS NULL THEN {LEFT_OUT} {drop}ELSE {part} END AS TINYINT) AS {part}"]
+    if action == "repair":
+        for i in range(1, len(labels)):
+            label = identifier(labels[i])
+            stopped = " OR ".join(f"{identifier(former)} = 0" for former in labels[:i])
+            settled.append(f"CAST(CASE WHEN {label} = 1 AND ({stopped}) THEN 0 ELSE {label} END AS TINYINT) AS {label}")
+    return settled
+
+
+def label_expression(column: str, sql_type: str) -> str:
+    """Write a raw label as 0, 1, null (unobserved; NaN too) or BAD_LABEL.
+
+    Args:
+        column: the raw label column.
+        sql_type: its type.
+    """
+    label = identifier(column)
+    if column_kind(sql_type) == "boolean":
+        return f"CAST({label} AS TINYINT)"
+    missing = f"{label} IS NULL" + (f" OR isnan({label})" if column_kind(sql_type) == "float" else "")
+    return (
+        f"CAST(CASE WHEN {missing} THEN NULL WHEN {label} = 0 THEN 0 WHEN {label} = 1 THEN 1 "
+        f"ELSE {BAD_LABEL} END AS TINYINT)"
+    )
+
+
+def violation_expression(labels: list[str]) -> str:
+    """Write the condition that the last step happened although the nearest known former step did not.
+
+    Args:
+        labels: SQL expressions of the labels up to the step, in funnel order, at least two.
+    """
+    return f"({labels[-1]} = 1 AND coalesce({', '.join(reversed(labels[:-1]))}) = 0)"
+
+
+def _raw(column: str, sql_type: str) -> str:
+    """A raw column in a type that Arrow reads back as text, whole numbers, doubles, booleans, dates or lists."""
+    name, kind = identifier(column), column_kind(sql_type)
+    if kind == "float":
+        return f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END"
+    if kind == "decimal":
+        return f"CAST({name} AS DOUBLE)"
+    return f"CAST({name} AS VARCHAR)" if sql_type.startswith("ENUM") else name
+
+
+def _other_columns(description: Description, source: RawSource) -> dict[str, str]:
+    """User, time, weight and truth: staged name -> SQL expression."""
+    columns: dict[str, str] = {}
+    if description.user:
+        draw = stable_hash(f"coalesce(CAST({identifier(description.user)} AS VARCHAR), '')")
+        columns[staged_column("user")] = f"CAST({draw} >> 1 AS BIGINT)"  # 63 bits fit into a signed number
+    if description.time:
+        columns[staged_column("time")] = _time(description.time, source.types[description.time])
+    if description.weight:
+        columns[staged_column("weight")] = f"CAST({identifier(description.weight)} AS DOUBLE)"
+    for step in description.steps:
+        for kind, column in (("reach", step.true_reach), ("transition", step.true_transition)):
+            if column:
+                columns[staged_column(f"truth.{kind}.{step.name}")] = f"CAST({identifier(column)} AS DOUBLE)"
+    return columns
+
+
+def _time(column: str, sql_type: str) -> str:
+    name, kind = identifier(column), column_kind(sql_type)
+    if kind == "whole":
+        return f"CAST({name} AS BIGINT)"
+    if kind == "float":
+        return f"CASE WHEN isnan({name}) THEN NULL ELSE CAST({name} AS DOUBLE) END"
+    if sql_type == "TIMESTAMP WITH TIME ZONE":
+        return f"CAST({name} AT TIME ZONE 'UTC' AS TIMESTAMP)"
+    return f"CAST({name} AS TIMESTAMP)"
