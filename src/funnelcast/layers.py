@@ -1,0 +1,262 @@
+"""What models share: their base class, the fused embedding, MLPs and towers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from funnelcast.config import Component
+from funnelcast.errors import ConfigError, choices
+from funnelcast.prediction import Prediction
+from funnelcast.schema import NULL_ID, Schema
+
+__all__ = [
+    "MLP",
+    "FeatureEmbedding",
+    "FunnelModel",
+    "Tower",
+    "check_at_least",
+    "check_choice",
+    "log_odds",
+    "reach_log_odds",
+    "transition_log_odds",
+]
+
+# A first bias needs a finite log-odds, also where every TRAIN row of the local space reached the step.
+_SMALLEST_RATE = 1e-6
+_INT32_IDS = 2**31 - 1
+
+
+class FunnelModel(nn.Module):
+    """Base of all models: ids in, a `Prediction` out, and nothing about training.
+
+    Args:
+        schema: the fields and the funnel that the model is built for.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.schema = schema
+
+    def forward(self, ids: Tensor) -> Prediction:
+        """Predict every step of every row.
+
+        Args:
+            ids: [B, W] int32 or int64 field ids in the schema's column order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} should define forward(ids)")
+
+    def default_losses(self) -> tuple[Component, ...]:
+        """Return the losses of the model's paper, used where an experiment names none."""
+        return (Component(name="reach_bce"),)
+
+    def set_progress(self, fraction: float) -> None:
+        """Hear how far training is, before each of its steps; only models with a schedule use it.
+
+        Args:
+            fraction: finished steps / planned steps, in [0, 1].
+        """
+
+
+def check_choice(option: str, value: str, literal: object) -> None:
+    """Refuse a word that an option's `Literal` type does not list.
+
+    Args:
+        option: the option's name.
+        value: what the user wrote.
+        literal: the `Literal` type.
+
+    Raises:
+        ConfigError: the word is unknown; the message lists the known ones.
+    """
+    known = get_args(literal)
+    if value not in known:
+        raise ConfigError(f"option '{option}' should be a known word, received {value!r}; {choices(known, str(value))}")
+
+
+def check_at_least(smallest: int, **options: int) -> None:
+    """Refuse whole-number options below a bound.
+
+    Args:
+        smallest: the smallest valid value.
+        **options: values by the option's name.
+
+    Raises:
+        ConfigError: a value is too small or not a whole number.
+    """
+    for option, value in options.items():
+        if not isinstance(value, int) or value < smallest:
+            raise ConfigError(f"option '{option}' should be a whole number >= {smallest}, received {value!r}")
+
+
+def log_odds(rate: float) -> float:
+    """Return log(rate / (1 - rate)) with the rate cut to [1e-6, 1 - 1e-6].
+
+    Args:
+        rate: a share in [0, 1].
+
+    Example:
+        >>> log_odds(0.5), round(log_odds(1.0), 3)
+        (0.0, 13.816)
+    """
+    rate = min(max(rate, _SMALLEST_RATE), 1.0 - _SMALLEST_RATE)
+    return math.log(rate) - math.log1p(-rate)
+
+
+def reach_log_odds(schema: Schema) -> list[float]:
+    """Return the log-odds of every step's reach on TRAIN, the first biases of reach heads."""
+    return [log_odds(step.reach_rate) for step in schema.steps]
+
+
+def transition_log_odds(schema: Schema) -> list[float]:
+    """Return the log-odds of every step's transition on TRAIN, the first biases of transition heads."""
+    return [log_odds(step.transition_rate) for step in schema.steps]
+
+
+def column_offsets(schema: Schema) -> Tensor:
+    """Return for each column of a batch's ids where its field starts in the fused table.
+
+    Args:
+        schema: F fields with sizes n_f.
+
+    Returns:
+        [W] offsets; int32 as long as every id of the table fits, else int64, to which adding promotes int32 ids.
+    """
+    offsets, start = [], 0
+    for field in schema.fields:
+        offsets += [start] * field.max_length
+        start += field.size
+    return torch.tensor(offsets, dtype=torch.int32 if start <= _INT32_IDS else torch.int64)
+
+
+class FeatureEmbedding(nn.Module):
+    """One vector a field from one fused table: e_f = E[offset_f + id], or the mean over a multi-valued field.
+
+    A multi-valued field is the mean over its valid positions: the first one always counts (it holds the null id where
+    the field is empty), a later one where its id is not the padding 0. Ids stay integers all the way, since float32
+    cannot tell 2^24 and 2^24 + 1 apart. Ids outside a field's size are not looked for: the encoder maps every
+    unknown value to id 1, and a wrong id would silently read another field's row.
+
+    Args:
+        schema: F fields; the table has `schema.n_ids` rows.
+        width: D >= 1, numbers a vector.
+
+    Shapes: ids [B, W] int32 or int64 -> [B, F, D]. The table starts as N(0, 0.01^2).
+
+    Raises:
+        ConfigError: the width is not a whole number >= 1.
+
+    Example:
+        >>> from funnelcast.schema import Field, Step
+        >>> fields = (Field(name="item", size=10), Field(name="tags", size=5, max_length=3))
+        >>> steps = (Step(name="click", reach_rate=0.1, transition_rate=0.1),)
+        >>> embedding = FeatureEmbedding(Schema(dataset="shop", fields=fields, steps=steps), 4)
+        >>> embedding(torch.tensor([[2, 3, 4, 0]])).shape
+        torch.Size([1, 2, 4])
+    """
+
+    offsets: Tensor
+
+    def __init__(self, schema: Schema, width: int) -> None:
+        super().__init__()
+        check_at_least(1, width=width)
+        self.table = nn.Parameter(torch.empty(schema.n_ids, width))
+        nn.init.normal_(self.table, std=0.01)
+        self.register_buffer("offsets", column_offsets(schema), persistent=False)
+        self.n_outputs = schema.n_fields * width
+        self._chunks = _chunks(schema)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up ids [B, W] and return vectors [B, F, D]."""
+        vectors = nn.functional.embedding(ids + self.offsets, self.table)  # [B, W, D]
+        if not any(multi for _, _, multi in self._chunks):
+            return vectors
+        parts = [
+            _valid_mean(vectors[:, start:stop], ids[:, start:stop]) if multi else vectors[:, start:stop]
+            for start, stop, multi in self._chunks
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def _chunks(schema: Schema) -> list[tuple[int, int, bool]]:
+    """Cut the columns into multi-valued fields and runs of single-valued ones: (start, stop, is multi-valued)."""
+    chunks: list[tuple[int, int, bool]] = []
+    for start, stop in pairwise(schema.columns):
+        multi = stop - start > 1
+        if chunks and not multi and not chunks[-1][2]:
+            chunks[-1] = (chunks[-1][0], stop, False)
+        else:
+            chunks.append((start, stop, multi))
+    return chunks
+
+
+def _valid_mean(vectors: Tensor, ids: Tensor) -> Tensor:
+    """Average one multi-valued field: vectors [B, P, D] with ids [B, P] -> [B, 1, D]."""
+    later = ids[:, 1:] != NULL_ID  # [B, P-1]
+    valid = torch.cat([torch.ones_like(later[:, :1]), later], dim=1)[:, :, None]  # [B, P, 1]
+    return (vectors * valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+
+
+class MLP(nn.Sequential):
+    """A stack of linear layers with ReLU after each: h_l = max(0, W_l h_{l-1} + b_l).
+
+    Args:
+        n_inputs: numbers a row.
+        hidden: widths of the layers, each >= 1; none makes it the identity.
+
+    Shapes: [..., n_inputs] -> [..., n_outputs] with n_outputs = hidden[-1], or n_inputs without layers.
+    Weights start Kaiming-uniform, biases at 0.
+
+    Raises:
+        ConfigError: a width is not a whole number >= 1.
+
+    Source: He et al. 2015, "Delving deep into rectifiers" (the first weights).
+    """
+
+    def __init__(self, n_inputs: int, hidden: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for width in hidden:
+            check_at_least(1, hidden=width)
+            linear = nn.Linear(n_inputs, width)
+            nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+            n_inputs = width
+        super().__init__(*layers)
+        self.n_outputs = n_inputs
+
+
+class Tower(nn.Module):
+    """An MLP that ends in one logit, whose bias starts at a given log-odds.
+
+    Args:
+        n_inputs: numbers a row.
+        hidden: widths of the MLP's layers.
+        start: first value of the last bias, as log-odds.
+
+    Shapes: [..., n_inputs] -> [...]. The last weights start Xavier-uniform.
+
+    Raises:
+        ConfigError: a width is not a whole number >= 1.
+
+    Example:
+        >>> Tower(3, (), start=-2.0)(torch.zeros(3)).item()
+        -2.0
+    """
+
+    def __init__(self, n_inputs: int, hidden: Sequence[int], *, start: float = 0.0) -> None:
+        super().__init__()
+        self.body = MLP(n_inputs, hidden)
+        self.output = nn.Linear(self.body.n_outputs, 1)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.constant_(self.output.bias, start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows [..., n_inputs] to logits [...]."""
+        logits: Tensor = self.output(self.body(x))
+        return logits.squeeze(-1)

@@ -1,0 +1,57 @@
+"""ESMM."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, transition_log_odds
+from funnelcast.prediction import Prediction
+from funnelcast.registry import MODELS
+from funnelcast.schema import Schema
+
+__all__ = ["Esmm"]
+
+
+@MODELS.register
+class Esmm(FunnelModel):
+    """ESMM, the entire-space product of transitions. Ma et al., SIGIR 2018, arXiv:1804.07931.
+
+    c_i = sigmoid(tower_i(flatten(E[x]))),  p_i = c_1 * ... * c_i
+
+    The towers share the embedding alone, and each has its own last bias. Only the products are compared with labels,
+    over the entire space, so no transition is trained on the local space. Products are taken in log space.
+
+    NOTE[paper]: two steps there, any number here. The default layers are those of Single-Task, for equal capacity; the
+    paper is reported to use (360, 200, 80), which could not be verified.
+
+    Args:
+        schema: the fields and the funnel.
+        width: D >= 1, embedding width; 18 in the paper.
+        hidden: widths of each tower's layers.
+
+    Shapes: ids [B, W] -> embedding [B, F, D] -> transition logits [B, S].
+
+    Raises:
+        ConfigError: a width is not a whole number >= 1.
+
+    Example:
+        >>> from funnelcast.schema import Field, Step
+        >>> steps = tuple(Step(name=name, reach_rate=0.1, transition_rate=0.5) for name in ("click", "buy"))
+        >>> schema = Schema(dataset="shop", fields=(Field(name="item", size=10),), steps=steps)
+        >>> reach = Esmm(schema, hidden=(8,))(torch.tensor([[2], [3]])).reach
+        >>> bool((reach[:, 1] < reach[:, 0]).all())
+        True
+    """
+
+    def __init__(self, schema: Schema, *, width: int = 18, hidden: tuple[int, ...] = (256, 128, 64)) -> None:
+        super().__init__(schema)
+        self.embedding = FeatureEmbedding(schema, width)
+        self.towers = nn.ModuleList(
+            Tower(self.embedding.n_outputs, hidden, start=start) for start in transition_log_odds(schema)
+        )
+
+    def forward(self, ids: Tensor) -> Prediction:
+        """Predict from ids [B, W]."""
+        x = self.embedding(ids).flatten(1)  # [B, F*D]
+        return Prediction.from_transitions(torch.stack([tower(x) for tower in self.towers], dim=1))

@@ -1,0 +1,56 @@
+"""Shared-Bottom."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, reach_log_odds
+from funnelcast.prediction import Prediction
+from funnelcast.registry import MODELS
+from funnelcast.schema import Schema
+
+__all__ = ["SharedBottom"]
+
+
+@MODELS.register
+class SharedBottom(FunnelModel):
+    """Shared-Bottom. Caruana 1997, "Multitask learning", Machine Learning 28.
+
+    h = MLP_shared(flatten(E[x])),  p_i = sigmoid(tower_i(h))
+
+    One reach head a step, over the entire space; the heads share the embedding and the bottom.
+
+    Args:
+        schema: the fields and the funnel.
+        width: D >= 1, embedding width.
+        bottom: widths of the shared layers.
+        tower: widths of each step's own layers.
+
+    Shapes: ids [B, W] -> embedding [B, F, D] -> bottom [B, bottom[-1]] -> logits [B, S].
+
+    Raises:
+        ConfigError: a width is not a whole number >= 1.
+
+    Example:
+        >>> from funnelcast.schema import Field, Step
+        >>> steps = (Step(name="click", reach_rate=0.1, transition_rate=0.1),)
+        >>> schema = Schema(dataset="shop", fields=(Field(name="item", size=10),), steps=steps)
+        >>> SharedBottom(schema, bottom=(8,), tower=())(torch.tensor([[2], [3]])).reach.shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self, schema: Schema, *, width: int = 18, bottom: tuple[int, ...] = (256, 128), tower: tuple[int, ...] = (64,)
+    ) -> None:
+        super().__init__(schema)
+        self.embedding = FeatureEmbedding(schema, width)
+        self.bottom = MLP(self.embedding.n_outputs, bottom)
+        self.towers = nn.ModuleList(
+            Tower(self.bottom.n_outputs, tower, start=start) for start in reach_log_odds(schema)
+        )
+
+    def forward(self, ids: Tensor) -> Prediction:
+        """Predict from ids [B, W]."""
+        shared = self.bottom(self.embedding(ids).flatten(1))  # [B, H]
+        return Prediction.from_reach(torch.stack([tower(shared) for tower in self.towers], dim=1))

@@ -1,0 +1,74 @@
+"""Single-Task."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from funnelcast.config import Component
+from funnelcast.layers import (
+    FeatureEmbedding,
+    FunnelModel,
+    Tower,
+    check_choice,
+    reach_log_odds,
+    transition_log_odds,
+)
+from funnelcast.prediction import Prediction
+from funnelcast.registry import MODELS
+from funnelcast.schema import Schema
+
+__all__ = ["SingleTask"]
+
+Space = Literal["entire", "local"]
+
+
+@MODELS.register
+class SingleTask(FunnelModel):
+    """Single-Task, an own network a step. Row "Single-Task" of the APEM paper, section 4.1.2.
+
+    y_i = sigmoid(MLP_i(flatten(E_i[x]))) with p_i = y_i in the entire space, c_i = y_i in the local space
+
+    Nothing is shared, not even the embedding, so that each step is learned as if it were alone.
+
+    Args:
+        schema: the fields and the funnel.
+        width: D >= 1, embedding width.
+        hidden: widths of each step's layers.
+        space: `entire` trains reach heads on all rows (`reach_bce`); `local` trains transition heads, each on the rows
+            with the former step (`transition_bce`), and multiplies them to the reach.
+
+    Shapes: ids [B, W] -> S embeddings [B, F, D] -> logits [B, S].
+
+    Raises:
+        ConfigError: a width is not a whole number >= 1, or the space is unknown.
+
+    Example:
+        >>> from funnelcast.schema import Field, Step
+        >>> steps = (Step(name="click", reach_rate=0.1, transition_rate=0.1),)
+        >>> schema = Schema(dataset="shop", fields=(Field(name="item", size=10),), steps=steps)
+        >>> [loss.name for loss in SingleTask(schema, hidden=(8,), space="local").default_losses()]
+        ['transition_bce']
+    """
+
+    def __init__(
+        self, schema: Schema, *, width: int = 18, hidden: tuple[int, ...] = (256, 128, 64), space: Space = "entire"
+    ) -> None:
+        super().__init__(schema)
+        check_choice("space", space, Space)
+        self.space = space
+        starts = reach_log_odds(schema) if space == "entire" else transition_log_odds(schema)
+        self.embeddings = nn.ModuleList(FeatureEmbedding(schema, width) for _ in schema.steps)
+        self.towers = nn.ModuleList(Tower(schema.n_fields * width, hidden, start=start) for start in starts)
+
+    def forward(self, ids: Tensor) -> Prediction:
+        """Predict from ids [B, W]."""
+        pairs = zip(self.embeddings, self.towers, strict=True)
+        logits = torch.stack([tower(embedding(ids).flatten(1)) for embedding, tower in pairs], dim=1)  # [B, S]
+        return Prediction.from_reach(logits) if self.space == "entire" else Prediction.from_transitions(logits)
+
+    def default_losses(self) -> tuple[Component, ...]:
+        """Return the cross-entropy of the space that the model is trained in."""
+        return (Component(name="reach_bce" if self.space == "entire" else "transition_bce"),)
