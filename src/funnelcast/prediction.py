@@ -100,7 +100,8 @@ class Prediction:
         logits = logits.float()
         log_p, log_not_p = logsigmoid(logits), logsigmoid(-logits)  # [B, S]
         ratio = log_p[:, 1:] - log_p[:, :-1]  # [B, S-1]
-        ratio = ratio - (ratio - _LARGEST_LOG_RATIO).clamp(min=0).detach()
+        # ratio - ratio is exactly 0; ratio - (ratio - cut) would round the cut away where the ratio is large.
+        ratio = ratio.clamp(max=_LARGEST_LOG_RATIO).detach() + (ratio - ratio.detach())
         log_c = torch.cat([log_p[:, :1], ratio], dim=1)
         log_not_c = torch.cat([log_not_p[:, :1], log1mexp(ratio)], dim=1)
         return cls(log_p, log_not_p, log_c, log_not_c)
