@@ -14,7 +14,17 @@ from rich.text import Text
 
 from funnelcast.metrics import badness
 
-__all__ = ["Column", "columns", "mean_std", "short", "to_csv", "to_json", "to_markdown", "to_rich_table"]
+__all__ = [
+    "Column",
+    "columns",
+    "mean_std",
+    "metric_column",
+    "short",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "to_rich_table",
+]
 
 Record = Mapping[str, Any]
 SPEEDS = ("train_rows_per_second", "score_rows_per_second", "train_seconds")
@@ -82,18 +92,15 @@ def short(number: float) -> str:
     return f"{number:.0f}"
 
 
-def metric_column(rows: Sequence[Record], step: int, space: str, metric: str, head: str, digits: int = 4) -> Column:
+def metric_column(values: Sequence[Record], metric: str, head: str, digits: int = 4) -> Column:
     """Make the column of a metric, with its best value marked by the metric's own direction.
 
     Args:
-        rows: rows of a leaderboard.
-        step: number of the step.
-        space: `reach` or `transition`.
+        values: one summary over seeds a row.
         metric: name of the metric.
         head: title of the column.
         digits: after the point.
     """
-    values = [row["steps"][step][space][metric] for row in rows]
     ranks = [None if value["mean"] is None else badness(metric, value["mean"]) for value in values]
     return Column.of(head, [mean_std(value, digits) for value in values], ranks)
 
@@ -124,11 +131,13 @@ def columns(leaderboard: Record) -> list[Column]:
     rows = leaderboard["rows"]
     found = []
     for i, step in enumerate(leaderboard["funnel"]):
-        found.append(metric_column(rows, i, "reach", "auc", f"{step['name']} reach AUC"))
+        reach = [row["steps"][i]["reach"]["auc"] for row in rows]
+        found.append(metric_column(reach, "auc", f"{step['name']} reach AUC"))
         if leaderboard["baseline"] is not None:
             found.append(gain_column(leaderboard, i, f"{step['name']} reach gain"))
         if i > 0:
-            found.append(metric_column(rows, i, "transition", "auc", f"{step['name']} transition AUC"))
+            transition = [row["steps"][i]["transition"]["auc"] for row in rows]
+            found.append(metric_column(transition, "auc", f"{step['name']} transition AUC"))
     parameters, speeds = [row["parameters"] for row in rows], [row["train_rows_per_second"] for row in rows]
     found.append(Column.of("parameters", [short(value) for value in parameters], parameters))
     found.append(Column.of("train rows/s", [short(value) for value in speeds], [-value for value in speeds]))

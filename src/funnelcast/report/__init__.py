@@ -1,0 +1,5 @@
+"""The report: one self-contained HTML page about a comparison."""
+
+from funnelcast.report.page import write_report
+
+__all__ = ["write_report"]
