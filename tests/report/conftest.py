@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from funnelcast.leaderboard import build_leaderboard
+from funnelcast.report import write_report
 from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 
 BASE_LOG_ODDS = (-2.2, -1.6, -0.9)
@@ -83,34 +84,46 @@ def make_report(
     return report, history
 
 
+def build(
+    folder: Path,
+    experiments: Sequence[tuple[str, str, float]],
+    *,
+    seeds: int = 2,
+    rows: int = 900,
+    steps: Sequence[str] = ("click", "cart", "buy"),
+    dataset: str = "shop",
+    truth: bool = True,
+    epochs: int = 3,
+) -> Path:
+    """Make a comparison's folder; experiments are (name, model, skill)."""
+    reports = []
+    for i, (name, model, skill) in enumerate(experiments):
+        for seed in range(seeds):
+            scores = make_scores(skill, seed + 100 * i, rows, steps, truth)
+            report, history = make_report(name, model, seed, scores, dataset, epochs)
+            run = folder / "runs" / f"{i}-seed{seed}"
+            run.mkdir(parents=True)
+            experiment = {"name": name, "model": {"name": model, "options": {"hidden": [64, 32]}}}
+            files = {"report": report, "curves": funnel_curves(scores), "history": history}
+            for key, value in {**files, "run": {"format": 1, "experiment": experiment, "seed": seed}}.items():
+                (run / f"{key}.json").write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+            reports.append(report)
+    (folder / "leaderboard.json").write_text(json.dumps(build_leaderboard(reports)), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def make_comparison(tmp_path: Path) -> Callable[..., Path]:
-    """Make a comparison's folder; experiments are (name, model, skill)."""
+    """Make a comparison's folder; takes the arguments of `build`."""
 
-    def make(
-        experiments: Sequence[tuple[str, str, float]],
-        *,
-        seeds: int = 2,
-        rows: int = 900,
-        steps: Sequence[str] = ("click", "cart", "buy"),
-        dataset: str = "shop",
-        truth: bool = True,
-        epochs: int = 3,
-        folder: Path = tmp_path,
-    ) -> Path:
-        reports = []
-        for i, (name, model, skill) in enumerate(experiments):
-            for seed in range(seeds):
-                scores = make_scores(skill, seed + 100 * i, rows, steps, truth)
-                report, history = make_report(name, model, seed, scores, dataset, epochs)
-                run = folder / "runs" / f"{i}-seed{seed}"
-                run.mkdir(parents=True)
-                experiment = {"name": name, "model": {"name": model, "options": {"hidden": [64, 32]}}}
-                files = {"report": report, "curves": funnel_curves(scores), "history": history}
-                for key, value in {**files, "run": {"format": 1, "experiment": experiment, "seed": seed}}.items():
-                    (run / f"{key}.json").write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-                reports.append(report)
-        (folder / "leaderboard.json").write_text(json.dumps(build_leaderboard(reports)), encoding="utf-8")
-        return folder
+    def make(*arguments: Any, folder: Path = tmp_path, **options: Any) -> Path:
+        return build(folder, *arguments, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an ordinary comparison, for tests that only read it."""
+    experiments = [("single", "single_task", 0.5), ("mmoe", "mmoe", 0.7), ("apem", "apem", 0.8)]
+    return write_report(build(tmp_path_factory.mktemp("shop"), experiments))

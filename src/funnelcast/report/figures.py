@@ -103,6 +103,7 @@ def _for_the_page(svg: str, name: str) -> str:
     svg = svg.replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
     svg = re.sub(r"#03030(\d)", r"var(--s\1)", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'xlink:href="#', f'href="#{name}-', svg)
@@ -164,7 +165,7 @@ def reliability_figure(name: str, lines: Sequence[Line], bars: Sequence[Sequence
             for i in kept:
                 bottom, top = intervals[i]
                 limits = [max(bottom, low), min(top, high)]
-                axes.plot([line.x[i]] * 2, limits, color=_colour(line.series), linewidth=1, alpha=0.35)
+                axes.plot([line.x[i]] * 2, limits, color=_colour(line.series), linewidth=1, alpha=0.3)
             _plot(axes, Line(line.series, [line.x[i] for i in kept], [line.y[i] for i in kept]), mark=True, width=1.1)
         if logarithmic:
             axes.set(xscale="log", yscale="log")
@@ -172,6 +173,9 @@ def reliability_figure(name: str, lines: Sequence[Line], bars: Sequence[Sequence
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
                 axis.set_minor_formatter(NullFormatter())
+        else:
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(6))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(_percent))
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="observed rate")

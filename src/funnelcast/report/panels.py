@@ -192,12 +192,14 @@ def _reliability_panel(runs: Sequence[Run], step: int, space: str, name: str) ->
         for b in bins:
             interval = f"{_percent(b['low'])} to {_percent(b['high'])}"
             rows.append([run.experiment, _percent(b["predicted"]), _percent(b["observed"]), interval, f"{b['rows']:,}"])
+    empty = any(height == 0 for line in lines for height in line.y)
     return Panel(
         f"Reliability, {SPACE_NAMES[space]}",
         reliability_figure(name, lines, bars) if lines else "",
         f"Observed rate over mean prediction of {len(lines)} experiments in bins of equal mass, "
         f"{SPACE_NAMES[space]}; calibrated predictions lie on the diagonal.",
-        "Bars are 95 % intervals; on logarithmic axes a bin without a positive stands in the table only.",
+        "Bars are 95 % intervals."
+        + (" On logarithmic axes, bins without a positive stand in the table only." if empty else ""),
         Table.of_text(["experiment", "mean prediction", "observed rate", "95 % interval", "rows"], rows),
     )
 
