@@ -98,7 +98,7 @@ def _draw(name: str, draw: Callable[[Axes], None]) -> str:
 def _for_the_page(svg: str, name: str) -> str:
     """Cut the SVG out of its document; use the page's colours and fonts; make ids unique; shorten numbers."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg)
     svg = svg.replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
     svg = re.sub(r"#03030(\d)", r"var(--s\1)", svg)
@@ -175,7 +175,7 @@ def reliability_figure(name: str, lines: Sequence[Line], bars: Sequence[Sequence
                 axis.set_minor_formatter(NullFormatter())
         else:
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(6))
+                axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(_percent))
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="mean prediction", ylabel="observed rate")
@@ -206,10 +206,11 @@ def loss_figure(name: str, lines: Sequence[Line]) -> str:
 def _training(axes: Axes, lines: Sequence[Line], label: str, *, mark: bool) -> None:
     for line in lines:
         _plot(axes, line, mark=mark, width=1.1, alpha=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value / 1000:g} k" if value >= 1000 else f"{value:g}")
     )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axes.set(xlabel="training step", ylabel=label)
+    axes.set_xlim(left=0)

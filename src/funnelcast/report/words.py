@@ -48,7 +48,9 @@ def _of_step(leaderboard: Mapping[str, Any], step: int) -> str:
     head = f"{rows[0]['experiment']} has a mean reach AUC of {first['mean']:.4f}"
     positives = leaderboard["funnel"][step]["positives"]
     error = sampling_error(first["mean"], positives)
-    caution = f" With {positives:,} positives, one AUC on this split is known to about ±{error:.4f}."
+    caution = (
+        f" With {positives:,} positives, one AUC on this split is known to about ±{error:.4f} (one standard error)."
+    )
     if len(rows) == 1:
         return f"{head}; there is no other experiment to compare it with.{caution}"
     second = rows[1]["steps"][step]["reach"]["auc"]
