@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -29,7 +30,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
+# Piped output has no width of its own; 80 columns would fold every table.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 Set = Annotated[list[str], typer.Option("--set", help="An option as key=value; may be given several times.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared folder; overrides the experiment file.")]
