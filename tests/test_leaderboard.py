@@ -205,14 +205,21 @@ def test_json_returns_the_same_record(reports: list[dict[str, Any]]) -> None:
     assert json.loads(to_json(board)) == board
 
 
-def test_terminal_table_fits_into_120_columns_without_loss(reports: list[dict[str, Any]]) -> None:
+def test_terminal_table_fits_into_120_columns_without_loss() -> None:
+    steps = ("click", "authorization", "conversion")
+    aucs = {"alone": (0.6, 0.7, 0.8), "shared_bottom_wide": (0.65, 0.72, 0.83)}
+    reports = [
+        make_report(name, model, seed, tuple(auc + seed / 100 for auc in aucs[name]), steps)
+        for name, model in (("alone", "single_task"), ("shared_bottom_wide", "ple"))
+        for seed in (0, 1)
+    ]
     console = Console(width=120, file=io.StringIO(), force_terminal=False)
     console.print(to_rich_table(build_leaderboard(reports)))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    assert "ple-small" in text
-    assert "0.6500 ±0.0141" in text
-    assert "+6.56 %" in text
+    assert "shared_bottom_wide" in text
+    assert "0.6550 ±0.0071" in text
+    assert "+8.26 %" in text
     assert "1.5 M" in text
     assert len(re.findall(r"\d ±\d", text)) == text.count("±")  # no cell is broken over two lines
 

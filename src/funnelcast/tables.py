@@ -223,7 +223,10 @@ def to_rich_table(leaderboard: Record) -> Table:
     gains = {column.head.removesuffix(" gain"): column for column in shown if column.head.endswith(" reach gain")}
     shown = [column for column in shown if column not in gains.values()]
     for column in shown:
-        table.add_column(Text(column.head.replace(" rows/s", "\nrows/s")), justify="right", overflow="fold")
+        head = column.head
+        for words in (" reach AUC", " transition AUC", " rows/s"):
+            head = head.replace(words, f"\n{words.strip()}")
+        table.add_column(Text(head), justify="right", overflow="fold")
     for i, row in enumerate(leaderboard["rows"]):
         cells = []
         for column in shown:
