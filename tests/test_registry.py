@@ -1,0 +1,72 @@
+"""Registries: names come from files, options from signatures."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import funnelcast
+from funnelcast.errors import ConfigError, UnknownNameError
+from funnelcast.registry import DATASETS, LOSSES, MODELS, Registry
+
+ROOT = Path(funnelcast.__file__).parent
+
+
+class Lamp:
+    def __init__(self, room: str, *, height: int, colours: tuple[str, ...] = ("red",)) -> None:
+        self.room, self.height, self.colours = room, height, colours
+
+
+@pytest.fixture
+def lamps(monkeypatch: pytest.MonkeyPatch) -> Registry[Lamp]:
+    """A registry with one class, whose file is called `lamp`."""
+    monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
+    monkeypatch.setattr(Lamp, "__module__", "shop.lamp")
+    registry: Registry[Lamp] = Registry("lamp", "shop")
+    assert registry.register(Lamp) is Lamp
+    return registry
+
+
+@pytest.mark.parametrize(("registry", "folder"), [(MODELS, "models"), (LOSSES, "losses"), (DATASETS, "datasets")])
+def test_every_file_registers_itself_under_its_name(registry: Registry[object], folder: str) -> None:
+    files = sorted(path.stem for path in (ROOT / folder).glob("*.py") if not path.stem.startswith("_"))
+    assert registry.names() == files
+
+
+def test_first_models_and_losses_are_there() -> None:
+    assert {"apem", "single_task", "shared_bottom", "mmoe", "esmm"} <= set(MODELS.names())
+    assert {"reach_bce", "transition_bce", "dependence"} <= set(LOSSES.names())
+
+
+def test_create_by_name(lamps: Registry[Lamp]) -> None:
+    lamp = lamps.create("lamp", "hall", options={"height": 3, "colours": ["blue", "white"]})
+    assert (lamp.room, lamp.height, lamp.colours) == ("hall", 3, ("blue", "white"))
+    assert list(lamps.options("lamp")) == ["height", "colours"]
+    assert lamps.options("lamp")["height"].default is inspect.Parameter.empty
+
+
+def test_unknown_name_lists_the_known_ones(lamps: Registry[Lamp]) -> None:
+    with pytest.raises(UnknownNameError, match="unknown lamp 'lmap'; did you mean 'lamp'\\? known: lamp"):
+        lamps.get("lmap")
+    with pytest.raises(UnknownNameError, match="unknown model 'mmeo'; did you mean 'mmoe'\\? known: apem, esmm"):
+        MODELS.get("mmeo")
+
+
+def test_wrong_options_are_named(lamps: Registry[Lamp]) -> None:
+    with pytest.raises(ConfigError, match="lamp 'lamp' has no option 'heigth'; did you mean 'height'"):
+        lamps.create("lamp", "hall", options={"heigth": 3})
+    with pytest.raises(ConfigError, match="lamp 'lamp' has no option 'room'; known: colours, height"):
+        lamps.create("lamp", options={"room": "hall", "height": 3})
+    with pytest.raises(ConfigError, match=r"lamp 'lamp' needs the option\(s\) height"):
+        lamps.create("lamp", "hall", options={})
+
+
+def test_a_second_class_of_the_same_name_is_refused(lamps: Registry[Lamp]) -> None:
+    assert lamps.register(Lamp) is Lamp  # a module that is imported anew may register again
+    other = type("OtherLamp", (), {"__module__": "shop.lamp"})
+    with pytest.raises(ValueError, match="lamp 'lamp' is registered twice"):
+        lamps.register(other)
