@@ -142,8 +142,9 @@ def test_truth_agrees_with_a_fine_grid_over_the_confounder() -> None:
 def test_agreement_is_the_correlation_of_the_logits(simulate: Simulate, agreement: float) -> None:
     columns = simulate(agreement=agreement, signal=0.8)
     logits = logit(per_step(columns, "true_transition_"))
-    found = np.corrcoef(logits, rowvar=False)
-    np.testing.assert_allclose([found[0, 1], found[1, 2], found[0, 2]], [agreement, agreement, agreement**2], atol=0.08)
+    found = np.asarray(np.corrcoef(logits, rowvar=False))
+    expected = [[1, agreement, agreement**2], [agreement, 1, agreement], [agreement**2, agreement, 1]]
+    np.testing.assert_allclose(found, expected, atol=0.08)
     np.testing.assert_allclose(logits.std(axis=0), 0.8, rtol=0.08)
 
 

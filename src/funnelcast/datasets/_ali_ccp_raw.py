@@ -179,7 +179,7 @@ def _refuse_first_bad_line(path: Path, columns: Sequence[str]) -> None:
 def _refuse_first_lonely_sample(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Raise for the first sample whose common key has no line in the common file."""
     known = {row[0] for row in connection.execute("SELECT common_key FROM common").fetchall()}
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             key = line.split(",", 4)[3]
             if key not in known:
@@ -191,5 +191,5 @@ def _refuse_first_lonely_sample(connection: duckdb.DuckDBPyConnection, path: Pat
 
 def _lines_with(path: Path, column: int, value: str) -> list[int]:
     """Numbers of the lines with a value in a column."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         return [n for n, line in enumerate(file, start=1) if line.split(",", column + 1)[column] == value]
