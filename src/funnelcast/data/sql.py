@@ -115,7 +115,7 @@ def connect(spill: Path, memory: int, threads: int) -> Iterator[duckdb.DuckDBPyC
         }
     )
     try:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()

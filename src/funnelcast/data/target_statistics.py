@@ -124,7 +124,9 @@ class KeyStatistics:
 
     def fields(self) -> list[Field]:
         """Return one field a step, then the count."""
-        return [mean.field for mean in self.means] + [Field(name=f"{self.name}.count", size=FIRST_VALUE_ID + len(self.count_lows))]
+        return [mean.field for mean in self.means] + [
+            Field(name=f"{self.name}.count", size=FIRST_VALUE_ID + len(self.count_lows))
+        ]
 
     def look_up(self, columns: list[pa.Array]) -> tuple[Whole, Floats]:
         """Find n and the smoothed means of rows, from all of TRAIN.
