@@ -185,8 +185,9 @@ def test_base_model_has_reach_losses_and_no_schedule() -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="option 'hidden' should be a whole number >= 1, received -2"):
-        MLP(3, (4, -2))
+    for widths in ((4, -2), 64, (4, 2.5), "64"):
+        with pytest.raises(ConfigError, match=r"option 'hidden' should be a list of whole numbers >= 1, received "):
+            MLP(3, widths)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="option 'width' should be a whole number >= 1, received 0"):
         FeatureEmbedding(make((3, 1)), 0)
     with pytest.raises(ConfigError, match="option 'heads' should be a whole number >= 2, received '3'"):

@@ -22,6 +22,7 @@ __all__ = [
     "Tower",
     "check_at_least",
     "check_choice",
+    "check_widths",
     "log_odds",
     "reach_log_odds",
     "transition_log_odds",
@@ -92,6 +93,20 @@ def check_at_least(smallest: int, **options: int) -> None:
     for option, value in options.items():
         if not isinstance(value, int) or value < smallest:
             raise ConfigError(f"option '{option}' should be a whole number >= {smallest}, received {value!r}")
+
+
+def check_widths(**options: Sequence[int]) -> None:
+    """Refuse layer widths that are not a list of whole numbers >= 1.
+
+    Args:
+        **options: what the user wrote, by the option's name.
+
+    Raises:
+        ConfigError: not a list, or a width is too small or not a whole number.
+    """
+    for option, widths in options.items():
+        if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width >= 1 for width in widths):
+            raise ConfigError(f"option '{option}' should be a list of whole numbers >= 1, received {widths!r}")
 
 
 def log_odds(rate: float) -> float:
@@ -219,9 +234,9 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, n_inputs: int, hidden: Sequence[int]) -> None:
+        check_widths(hidden=hidden)
         layers: list[nn.Module] = []
         for width in hidden:
-            check_at_least(1, hidden=width)
             linear = nn.Linear(n_inputs, width)
             nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
             nn.init.zeros_(linear.bias)

@@ -345,7 +345,9 @@ def test_default_losses_are_those_of_the_paper(schema: Schema) -> None:
         ({"gamma": [1.0, 0.0]}, "'gamma'"),
         ({"gamma": [1.0]}, "'gamma'"),
         ({"gamma_share": 0.0}, "'gamma_share'"),
-        ({"selector_hidden": [3, 0]}, "option 'hidden' should be a whole number >= 1, received 0"),
+        ({"gamma": 3.0}, "'gamma'"),
+        ({"selector_hidden": [3, 0]}, r"option 'selector_hidden' should be a list .* >= 1, received \(3, 0\)"),
+        ({"tower_hidden": 3}, "option 'tower_hidden' should be a list of whole numbers >= 1, received 3"),
     ],
 )
 def test_wrong_options_are_refused(schema: Schema, options: dict[str, Any], message: str) -> None:

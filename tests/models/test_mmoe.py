@@ -86,8 +86,9 @@ def test_towers_start_at_the_reach_of_train(schema: Schema, first_rates: Callabl
     ("options", "message"),
     [
         ({"experts": 0}, "option 'experts' should be a whole number >= 1, received 0"),
-        ({"expert": []}, "option 'expert' should be a whole number >= 1, received 0"),
-        ({"expert": [4, 0]}, "option 'expert'"),
+        ({"expert": []}, "option 'expert' should name at least one layer, received none"),
+        ({"expert": [4, 0]}, r"option 'expert' should be a list of whole numbers >= 1, received \(4, 0\)"),
+        ({"tower": 64}, "option 'tower' should be a list of whole numbers >= 1, received 64"),
         ({"width": 0}, "option 'width'"),
     ],
 )

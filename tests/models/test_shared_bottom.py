@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from torch import Tensor, nn
 
+from funnelcast.errors import ConfigError
 from funnelcast.models.shared_bottom import SharedBottom
+from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 
 
@@ -44,3 +47,9 @@ def test_default_size(schema: Schema) -> None:
     bottom = F * d * 256 + 256 + 256 * 128 + 128
     towers = 3 * (128 * 64 + 64 + 64 + 1)
     assert sum(p.numel() for p in SharedBottom(schema).parameters()) == schema.n_ids * d + bottom + towers
+
+
+@pytest.mark.parametrize("options", [{"bottom": 64}, {"tower": [0]}, {"bottom": ["8"]}])
+def test_wrong_widths_are_refused(schema: Schema, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"option '{next(iter(options))}' should be a list of whole numbers >= 1"):
+        MODELS.create("shared_bottom", schema, options=options)

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
-from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_at_least, check_choice, reach_log_odds
+from funnelcast.layers import (
+    MLP,
+    FeatureEmbedding,
+    FunnelModel,
+    Tower,
+    check_at_least,
+    check_choice,
+    check_widths,
+    reach_log_odds,
+)
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
@@ -88,8 +97,8 @@ class Gates(nn.Module):
 class Asrg(nn.Module):
     """One layer of the Adaptive Sample-wise Representation Generator, equations 14 to 17.
 
-    Folded: the inducing points are no function of the row, so W^K I and W^V W^O are multiplied first, and the scores
-    and values of all heads are one plain product each, X A and X U. It equals the equations up to rounding.
+    Folded: the inducing points are no function of the row, so A = W^K I and U = W^V W^O are multiplied first, and the
+    scores and values of all heads are one product each, X (A z) and X U. It equals the equations up to rounding.
     """
 
     def __init__(self, tokens: int, width: int, inducing_points: int, heads: int, residual: Residual | None) -> None:
@@ -107,12 +116,12 @@ class Asrg(nn.Module):
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
         (K, D), M = self.inducing.shape, self.heads
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
-        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).reshape(D, M * K) / math.sqrt(D // M)
+        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
         u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
         B, n, _ = x.shape
-        scores = (x @ a).view(B, n, M, K)
-        if query_gate is not None:
-            scores = scores * query_gate[:, None, None, :]
+        # The gate scales A (D*M*K numbers a row), not the scores (n*M*K): less to write and to keep for the gradient.
+        gated = a if query_gate is None else a * query_gate[:, None, None, :]
+        scores = torch.matmul(x, gated.flatten(-2))  # [B, n, M*K]
         attention = _hide(scores, closed).softmax(dim=1).view(B, n * M, K)
         out = torch.bmm(attention.transpose(1, 2), (x @ u).view(B, n * M, D))  # [B, K, D]
         out = out if output_gate is None else out * output_gate[:, :, None]
@@ -236,17 +245,21 @@ class Apem(FunnelModel):
         check_at_least(1, width=width, inducing_points=inducing_points, heads=heads, layers=layers)
         if width % heads:
             raise ConfigError(f"option 'width' should be a multiple of heads={heads}, received {width}")
+        check_widths(selector_hidden=selector_hidden, tower_hidden=tower_hidden)
         check_choice("gamma_schedule", gamma_schedule, Schedule)
         check_choice("gate", gate, Gate)
         check_choice("first_residual", first_residual, Residual)
         check_choice("selector_input", selector_input, SelectorInput)
         check_choice("pattern_sharing", pattern_sharing, Sharing)
         check_choice("tower_input", tower_input, TowerInput)
-        if len(gamma) != 2 or not gamma[0] >= gamma[1] > 0.0 or not gamma_share > 0.0:
-            raise ConfigError(
-                "options 'gamma' and 'gamma_share' should be two numbers, first >= smallest > 0, and a share > 0, "
-                f"received {gamma} and {gamma_share}"
-            )
+        if (
+            not isinstance(gamma, list | tuple)
+            or len(gamma) != 2
+            or not gamma[0] >= gamma[1] > 0.0
+            or not gamma_share > 0.0
+        ):
+            wanted = "two numbers, first >= smallest > 0, and a share > 0"
+            raise ConfigError(f"options 'gamma' and 'gamma_share' should be {wanted}, received {gamma}, {gamma_share}")
         self.gate, self.tower_input = gate, tower_input
         self.gamma, self.gamma_schedule, self.gamma_share = gamma, gamma_schedule, gamma_share
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, reach_log_odds
+from funnelcast.errors import ConfigError
+from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths, reach_log_odds
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
@@ -80,7 +81,10 @@ class Mmoe(FunnelModel):
         tower: tuple[int, ...] = (64,),
     ) -> None:
         super().__init__(schema)
-        check_at_least(1, experts=experts, expert=min(expert, default=0))
+        check_at_least(1, experts=experts)
+        check_widths(expert=expert, tower=tower)
+        if not expert:
+            raise ConfigError("option 'expert' should name at least one layer, received none")
         self.embedding = FeatureEmbedding(schema, width)
         self.experts = Experts(experts, self.embedding.n_outputs, expert)
         self.gates = nn.Linear(self.embedding.n_outputs, schema.n_steps * experts, bias=False)

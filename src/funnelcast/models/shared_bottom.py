@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, reach_log_odds
+from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_widths, reach_log_odds
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
@@ -30,7 +30,7 @@ class SharedBottom(FunnelModel):
     Shapes: ids [B, W] -> embedding [B, F, D] -> bottom [B, bottom[-1]] -> logits [B, S].
 
     Raises:
-        ConfigError: a width is not a whole number >= 1.
+        ConfigError: the width or a layer is not a whole number >= 1.
 
     Example:
         >>> from funnelcast.schema import Field, Step
@@ -44,6 +44,7 @@ class SharedBottom(FunnelModel):
         self, schema: Schema, *, width: int = 18, bottom: tuple[int, ...] = (256, 128), tower: tuple[int, ...] = (64,)
     ) -> None:
         super().__init__(schema)
+        check_widths(bottom=bottom, tower=tower)
         self.embedding = FeatureEmbedding(schema, width)
         self.bottom = MLP(self.embedding.n_outputs, bottom)
         self.towers = nn.ModuleList(
