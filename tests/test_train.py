@@ -89,7 +89,7 @@ def test_resume_after_two_interruptions(prepared: Path, tmp_path: Path, monkeypa
 def test_a_killed_process_can_be_resumed(prepared: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
-        "[model]\nname = 'esmm'\n[train]\nepochs = 60\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 3\n"
+        "[model]\nname = 'esmm'\n[train]\nepochs = 30\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 10\n"
     )
     command = [sys.executable, "-m", "funnelcast", "train", str(file), "--data", str(prepared)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -53,6 +53,7 @@ class TrainConfig(Strict):
         epochs: passes over TRAIN that are planned, >= 1.
         batch_size: rows of a batch, >= 1.
         learning_rate: Adam's step size, > 0.
+        learning_rate_schedule: `constant` as in the paper, or `linear` to 0 over the planned steps.
         weight_decay: Adam's L2 term, >= 0.
         gradient_clip: the gradient is scaled down to this norm where it is larger, > 0.
         patience: epochs without a better VALID score before training stops early; 0 never stops.
@@ -64,6 +65,7 @@ class TrainConfig(Strict):
     epochs: int = Key(default=2, ge=1)
     batch_size: int = Key(default=1024, ge=1)
     learning_rate: float = Key(default=1e-3, gt=0)
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
     weight_decay: float = Key(default=0.0, ge=0)
     gradient_clip: float = Key(default=5.0, gt=0)
     patience: int = Key(default=1, ge=0)

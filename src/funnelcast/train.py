@@ -148,6 +148,8 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
         for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
             batch = batch.to(parts.device)
             model.set_progress(state.step / planned)
+            if config.learning_rate_schedule == "linear":
+                optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - state.step / planned)
             prediction = model(batch.ids)
             loss = torch.stack([loss(prediction, batch).total(batch.weight) for loss in parts.losses]).sum()
             optimizer.zero_grad(set_to_none=True)
