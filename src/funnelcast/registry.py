@@ -6,7 +6,9 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from funnelcast.errors import ConfigError, UnknownNameError, choices
 
@@ -100,8 +102,24 @@ class Registry(Generic[T]):
         missing = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in options]
         if missing:
             raise ConfigError(f"{self.kind} '{name}' needs the option(s) {', '.join(missing)}")
-        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-        return self.get(name)(*args, **arguments)
+        arguments = {key: self._typed(name, key, value) for key, value in options.items()}
+        try:
+            return self.get(name)(*args, **arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{self.kind} '{name}': '{key}': {first['msg']}; received {first['input']!r}") from error
+
+    def _typed(self, name: str, key: str, value: object) -> object:
+        """Bring an option to the type that the constructor's signature names, such as a list to a tuple."""
+        hint = get_type_hints(self.get(name).__init__).get(key, Any)
+        try:
+            return TypeAdapter(hint).validate_python(value)
+        except ValidationError as error:
+            expected = self.options(name)[key].annotation
+            raise ConfigError(
+                f"{self.kind} '{name}': option '{key}' should be {expected}, received {value!r}"
+            ) from error
 
 
 def import_siblings(package: str, path: list[str]) -> None:
