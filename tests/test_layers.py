@@ -29,6 +29,12 @@ from funnelcast.models.single_task import Space
 from funnelcast.schema import Field, Schema, Step
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """First weights do not depend on which tests ran before."""
+    torch.manual_seed(0)
+
+
 def make(*fields: tuple[int, int], rates: tuple[tuple[float, float], ...] = ((0.2, 0.2),)) -> Schema:
     return Schema(
         dataset="toy",

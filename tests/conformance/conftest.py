@@ -43,3 +43,9 @@ def make_batch() -> MakeBatch:
         return Batch.of(torch.cat(columns, dim=1).int(), labels)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """First weights do not depend on which tests ran before."""
+    torch.manual_seed(0)

@@ -29,3 +29,9 @@ def batch() -> Batch:
     observed = torch.ones(4, 3, dtype=torch.bool)
     observed[3, 1] = False
     return Batch(torch.zeros(4, 1, dtype=torch.int32), labels, observed, torch.tensor([1.0, 2.0, 1.0, 3.0]))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """First weights do not depend on which tests ran before."""
+    torch.manual_seed(0)

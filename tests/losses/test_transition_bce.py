@@ -14,7 +14,6 @@ from funnelcast.batch import Batch
 from funnelcast.errors import ConfigError
 from funnelcast.losses.transition_bce import TransitionBce
 from funnelcast.prediction import Prediction
-from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
 
 MakeSchema = Callable[[int], Schema]
@@ -70,6 +69,6 @@ def test_options(make_schema: MakeSchema, batch: Batch) -> None:
     loss = TransitionBce(make_schema(3), step_weights=(0.0, 0.0, 2.0), normalise="space")
     assert loss(PREDICTION, batch).total(batch.weight).item() == pytest.approx(2 * math.log(4 / 3), rel=1e-6)
     with pytest.raises(ConfigError, match=r"option 'normalise' .* received 'row'; did you mean 'rows'.*rows, space"):
-        LOSSES.create("transition_bce", make_schema(3), options={"normalise": "row"})
+        TransitionBce(make_schema(3), normalise="row")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="option 'step_weights'"):
         TransitionBce(make_schema(3), step_weights=(1.0,))

@@ -60,3 +60,9 @@ def stir() -> Callable[[nn.Module], None]:
                 parameter.add_(noise)
 
     return shake
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """First weights do not depend on which tests ran before."""
+    torch.manual_seed(0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
 from funnelcast.models.apem import CLOSED_BELOW, Apem, Asrg, smooth_step
-from funnelcast.registry import LOSSES, MODELS
+from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
 
 SIZES: dict[str, Any] = {"width": 6, "inducing_points": 5, "heads": 2, "layers": 3, "gamma": (3.0, 0.05)}
@@ -341,15 +341,15 @@ def test_default_losses_are_those_of_the_paper(schema: Schema) -> None:
         ({"pattern_sharing": "x"}, "option 'pattern_sharing'"),
         ({"tower_input": "x"}, "option 'tower_input'"),
         ({"gamma_schedule": "x"}, "option 'gamma_schedule'"),
-        ({"gamma": [1.0, 2.0]}, r"first >= smallest > 0.* received \(1.0, 2.0\)"),
-        ({"gamma": [1.0, 0.0]}, "'gamma'"),
-        ({"gamma": [1.0]}, "'gamma'"),
+        ({"gamma": (1.0, 2.0)}, r"first >= smallest > 0.* received \(1.0, 2.0\)"),
+        ({"gamma": (1.0, 0.0)}, "'gamma'"),
+        ({"gamma": (1.0,)}, "'gamma'"),
         ({"gamma_share": 0.0}, "'gamma_share'"),
         ({"gamma": 3.0}, "'gamma'"),
-        ({"selector_hidden": [3, 0]}, r"option 'selector_hidden' should be a list .* >= 1, received \(3, 0\)"),
+        ({"selector_hidden": (3, 0)}, r"option 'selector_hidden' should be a list .* >= 1, received \(3, 0\)"),
         ({"tower_hidden": 3}, "option 'tower_hidden' should be a list of whole numbers >= 1, received 3"),
     ],
 )
 def test_wrong_options_are_refused(schema: Schema, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        MODELS.create("apem", schema, options={**SIZES, **options})
+        Apem(schema, **{**SIZES, **options})

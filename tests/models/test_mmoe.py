@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
 from funnelcast.models.mmoe import Mmoe
-from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 
 
@@ -86,12 +85,12 @@ def test_towers_start_at_the_reach_of_train(schema: Schema, first_rates: Callabl
     ("options", "message"),
     [
         ({"experts": 0}, "option 'experts' should be a whole number >= 1, received 0"),
-        ({"expert": []}, "option 'expert' should name at least one layer, received none"),
-        ({"expert": [4, 0]}, r"option 'expert' should be a list of whole numbers >= 1, received \(4, 0\)"),
+        ({"expert": ()}, "option 'expert' should name at least one layer, received none"),
+        ({"expert": (4, 0)}, r"option 'expert' should be a list of whole numbers >= 1, received \(4, 0\)"),
         ({"tower": 64}, "option 'tower' should be a list of whole numbers >= 1, received 64"),
         ({"width": 0}, "option 'width'"),
     ],
 )
 def test_wrong_options_are_refused(schema: Schema, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        MODELS.create("mmoe", schema, options=options)
+        Mmoe(schema, **options)

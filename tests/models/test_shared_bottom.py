@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
 from funnelcast.models.shared_bottom import SharedBottom
-from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 
 
@@ -49,7 +49,7 @@ def test_default_size(schema: Schema) -> None:
     assert sum(p.numel() for p in SharedBottom(schema).parameters()) == schema.n_ids * d + bottom + towers
 
 
-@pytest.mark.parametrize("options", [{"bottom": 64}, {"tower": [0]}, {"bottom": ["8"]}])
-def test_wrong_widths_are_refused(schema: Schema, options: dict[str, object]) -> None:
+@pytest.mark.parametrize("options", [{"bottom": 64}, {"tower": (0,)}, {"bottom": ("8",)}])
+def test_wrong_widths_are_refused(schema: Schema, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"option '{next(iter(options))}' should be a list of whole numbers >= 1"):
-        MODELS.create("shared_bottom", schema, options=options)
+        SharedBottom(schema, **options)

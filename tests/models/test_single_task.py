@@ -73,4 +73,4 @@ def test_default_layers_are_those_of_the_paper(schema: Schema) -> None:
 
 def test_unknown_space_is_refused(schema: Schema) -> None:
     with pytest.raises(ConfigError, match=r"option 'space' .* received 'locale'; did you mean 'local'.*entire, local"):
-        MODELS.create("single_task", schema, options={"space": "locale"})
+        SingleTask(schema, space="locale")  # type: ignore[arg-type]
