@@ -103,9 +103,8 @@ def main() -> None:
             source.unlink()
     finally:
         shutil.rmtree(folder)
-    print(
-        f"\n{'format':8} {'M rows/s':>9} {'seconds':>8} {'CPU s':>6} {'peak MB':>8} {'out MB':>7}   limit {options.memory_limit}"
-    )
+    header = f"{'format':8} {'M rows/s':>9} {'seconds':>8} {'CPU s':>6} {'peak MB':>8} {'out MB':>7}"
+    print(f"\n{header}   limit {options.memory_limit}")
     for result in results:
         print(
             f"{result['format']:8} {result['rows_per_second'] / 1e6:9.2f} {result['seconds']:8.1f} "
