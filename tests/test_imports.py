@@ -18,7 +18,7 @@ LAYERS = [
     ["layers", "data"],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "predict"],
-    ["compare", "leaderboard", "report", "estimator"],
+    ["compare", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]

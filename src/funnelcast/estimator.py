@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,6 @@ from typing import Any, TypeVar
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -68,7 +68,6 @@ class Funnel:
         self.seed = seed
         self.report: dict[str, Any] | None = None
         self._run: Run | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def fit(
         self,
@@ -98,22 +97,25 @@ class Funnel:
             DataError: the frame does not fit.
         """
         table = _to_arrow(frame)
-        self._folder = tempfile.TemporaryDirectory(prefix="funnelcast-")
-        work = Path(self._folder.name)
+        work = Path(tempfile.mkdtemp(prefix="funnelcast-"))
+        weakref.finalize(self, shutil.rmtree, work, ignore_errors=True)
         pq.write_table(table.append_column(_SPLIT, _split(table, user, time, self.seed)), work / "rows.parquet")
         chosen = (
             features if features is not None else [c for c in table.column_names if c not in {*steps, time, weight}]
         )
-        description = Description(
-            name="frame",
-            source=Source(files=(str(work / "rows.parquet"),)),
-            features=tuple(f if isinstance(f, Feature) else _feature(table, f) for f in chosen),
-            steps=tuple(StepColumn(name=step, column=step) for step in steps),
-            split=ColumnSplit(kind="column", column=_SPLIT),
-            user=user,
-            time=time,
-            weight=weight,
-        )
+        try:
+            description = Description(
+                name="frame",
+                source=Source(files=(str(work / "rows.parquet"),)),
+                features=tuple(f if isinstance(f, Feature) else _feature(table, f) for f in chosen),
+                steps=tuple(StepColumn(name=step, column=step) for step in steps),
+                split=ColumnSplit(kind="column", column=_SPLIT),
+                user=user,
+                time=time,
+                weight=weight,
+            )
+        except ValidationError as error:
+            raise explain("Funnel.fit", error, Description) from error
         prepare(description, work / "data")
         data = PreparedData(work / "data")
         self._run = fit(work / "run", data, self.experiment, seed=self.seed)
@@ -209,8 +211,10 @@ def _split(table: pa.Table, user: str | None, time: str | None, seed: int) -> pa
             raise DataError(f"'{column}' should be a column of the frame; {choices(table.column_names, column)}")
     draw = np.random.default_rng(seed)
     if time is not None:
-        ranks = pc.rank(table[time], sort_keys="ascending", null_placement="at_start", tiebreaker="max").to_numpy()
-        place = ranks / max(table.num_rows, 1)
+        if table[time].null_count:
+            raise DataError(f"time column '{time}' should have no nulls, received {table[time].null_count}")
+        _, inverse, counts = np.unique(table[time].to_numpy(), return_inverse=True, return_counts=True)
+        place = np.cumsum(counts)[inverse] / table.num_rows  # rows of one time stay together
     elif user is not None:
         users = table[user].combine_chunks().dictionary_encode(null_encoding="encode")
         place = draw.random(len(users.dictionary))[users.indices.to_numpy()]
