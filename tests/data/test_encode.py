@@ -226,8 +226,8 @@ floats = st.lists(st.one_of(st.none(), st.floats()), max_size=12)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["text", "whole"]), buckets=st.integers(2, 9))
 def test_any_category_has_a_valid_id_that_survives_json(data: st.DataObject, kind: str, buckets: int) -> None:
-    strategy: st.SearchStrategy[list[Any]]
-    strategy, arrow = (texts, pa.string()) if kind == "text" else (wholes, pa.int64())
+    strategy: st.SearchStrategy[Any] = texts if kind == "text" else wholes
+    arrow = pa.string() if kind == "text" else pa.int64()
     shown = list(dict.fromkeys(value for value in data.draw(strategy) if value is not None))
     values = pa.array(data.draw(strategy), arrow)
     for encoder in (Vocabulary.fit("x", "x", pa.array(shown, arrow)), HashBuckets("x", "x", buckets)):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -207,6 +208,16 @@ def test_an_error_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="disk full"):
         prepare(describe(source), tmp_path / "deep" / "out")
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_too_little_memory_is_no_fault_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*args: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+
+    monkeypatch.setattr(prepare_module, "fit_columns", starved)
+    with pytest.raises(ConfigError, match=r"larger for these data, .* received 300MB and 2 thread\(s\): Out of Memory"):
+        prepare(describe(parquet(tmp_path, ROWS)), tmp_path / "out", memory_limit="300MB", threads=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
 def test_a_folder_in_use_is_refused_and_an_empty_one_taken(tmp_path: Path) -> None:

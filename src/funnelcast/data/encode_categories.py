@@ -167,7 +167,7 @@ class HashBuckets:
 
     Example:
         >>> HashBuckets("item", "item", 1000).apply(pa.array([7, None, 7])).to_pylist()
-        [906, 0, 906]
+        [319, 0, 319]
     """
 
     kind: ClassVar[str] = "hash"

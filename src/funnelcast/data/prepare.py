@@ -52,7 +52,7 @@ def prepare(
         The manifest: rows, positives and files of each part, and the findings of the label audit.
 
     Raises:
-        ConfigError: the memory limit or the number of threads is impossible.
+        ConfigError: the memory limit or the number of threads is impossible, or the limit too small for the data.
         DataError: the raw files do not fit the description, or the folder is in use.
     """
     memory = bytes_of(memory_limit)
@@ -60,8 +60,14 @@ def prepare(
     if threads < 1:
         raise ConfigError(f"threads should be at least 1, received {threads}")
     with _folder_at_once(out) as (result, work):
-        with connect(work / "spill", int(memory * _DATABASE_SHARE), threads) as connection:
-            found, encoders, own_statistics = _fit(connection, description, result, work)
+        try:
+            with connect(work / "spill", int(memory * _DATABASE_SHARE), threads) as connection:
+                found, encoders, own_statistics = _fit(connection, description, result, work)
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigError(
+                f"memory limit should be larger for these data, or threads fewer, received {memory_limit} and "
+                f"{threads} thread(s): {str(error).splitlines()[0]}"
+            ) from error
         window = int(memory * _WINDOW_SHARE)
         with RowProgress("encode", found.source_rows) as progress:
             files = write_parts(

@@ -76,6 +76,8 @@ def stage(connection: duckdb.DuckDBPyConnection, description: Description, sourc
             f"COPY ({query}) TO {literal(str(path))} "
             f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {STAGED_ROW_GROUP})"
         )
+    except duckdb.OutOfMemoryException:
+        raise  # no fault of the files; `prepare` explains it
     except duckdb.Error as error:
         raise reading_error(connection, source, error) from error
 
