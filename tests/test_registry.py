@@ -70,3 +70,23 @@ def test_a_second_class_of_the_same_name_is_refused(lamps: Registry[Lamp]) -> No
     other = type("OtherLamp", (), {"__module__": "shop.lamp"})
     with pytest.raises(ValueError, match="lamp 'lamp' is registered twice"):
         lamps.register(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": "three"}, "lamp 'lamp': option 'height' should be .*, received 'three'"),
+        ({"height": 2.5}, "lamp 'lamp': option 'height' should be .*, received 2.5"),
+        ({"height": 3, "colours": "red"}, "lamp 'lamp': option 'colours' should be .*, received 'red'"),
+        ({"height": 3, "colours": [["red"]]}, r"lamp 'lamp': option 'colours' should be .*, received \[\['red'\]\]"),
+    ],
+)
+def test_options_of_another_type_are_refused(lamps: Registry[Lamp], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        lamps.create("lamp", "hall", options=options)
+
+
+def test_unknown_word_of_an_option_is_refused() -> None:
+    message = r"option 'normalise' should be a known word, received 'row'; did you mean 'rows'\? known: rows, space"
+    with pytest.raises(ConfigError, match=f"loss 'transition_bce': {message}"):
+        LOSSES.create("transition_bce", object(), options={"normalise": "row"})

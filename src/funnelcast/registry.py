@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -116,10 +116,10 @@ class Registry(Generic[T]):
         try:
             return TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
-            expected = self.options(name)[key].annotation
-            raise ConfigError(
-                f"{self.kind} '{name}': option '{key}' should be {expected}, received {value!r}"
-            ) from error
+            expected = f"should be {self.options(name)[key].annotation}, received {value!r}"
+            if get_origin(hint) is Literal:
+                expected = f"should be a known word, received {value!r}; {choices(get_args(hint), str(value))}"
+            raise ConfigError(f"{self.kind} '{name}': option '{key}' {expected}") from error
 
 
 def import_siblings(package: str, path: list[str]) -> None:
