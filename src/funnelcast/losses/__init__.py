@@ -1,4 +1,4 @@
-"""One file a losse; importing this package registers them all."""
+"""One file a loss; importing this package registers them all."""
 
 from funnelcast.registry import import_siblings
 
