@@ -20,7 +20,7 @@ demo: install
 	@test -f $(DEMO)/data/manifest.json || $(BIN)/funnelcast prepare synthetic $(DEMO)/data \
 	    --set rows=200000 --set 'rates=[0.2, 0.3, 0.4]'
 	@echo "== 2/2 compare: five models, one seed (runs that are complete in $(DEMO) are kept)"
-	@$(BIN)/funnelcast compare experiments/synthetic/*.toml --data $(DEMO)/data --out $(DEMO)/comparison --seeds 1
+	@$(BIN)/funnelcast compare experiments/synthetic/*.toml --data $(DEMO)/data --out $(DEMO)/comparison --seeds 1 --jobs 2
 
 test: install
 	@scripts/check $(BIN)

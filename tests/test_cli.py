@@ -199,7 +199,7 @@ def column(table: pa.Table, name: str, values: object) -> pa.Table:
 
 
 PREPARE = ("prepare", "shop.toml", "data")
-WRONG: dict[str, tuple[Callable[[], None], tuple[str, ...], str]] = {
+WRONG: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     # dataset file
     "dataset file missing": (
         lambda: None,

@@ -121,7 +121,7 @@ def test_streaming_from_disk_gives_the_same_weights(prepared: Path, tmp_path: Pa
 
 
 def test_the_best_epoch_is_kept_without_an_early_stop(prepared: Path, tmp_path: Path) -> None:
-    """Traps T6: the weights of the best epoch, not of the last, also when training never stops early."""
+    """T6: the weights of the best epoch, not of the last, also when training never stops early."""
     data = PreparedData(prepared)
     run = fit(tmp_path / "run", data, experiment("mmoe", epochs=12, learning_rate=0.02))
     history = json.loads((run.folder / "history.json").read_text())

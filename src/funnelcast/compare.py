@@ -92,7 +92,7 @@ def _in_processes(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     reports = {}
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
         futures = {
             pool.submit(_report_in_process, data_folder, experiment.model_dump(), seed, folder): folder
             for experiment, seed, folder in tasks
@@ -102,6 +102,12 @@ def _in_processes(
             reports[futures[future]] = report
             announce(line)
     return reports
+
+
+def _start_worker(threads: int) -> None:
+    """Give a process its share of the cores, and no progress bar: several would draw over each other."""
+    torch.set_num_threads(threads)
+    os.environ["TTY_COMPATIBLE"] = "0"
 
 
 def _report_in_process(

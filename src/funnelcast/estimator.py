@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import narwhals as nw
 import numpy as np
@@ -138,7 +138,7 @@ class Funnel:
         table = Predictor(self._trained()).scores(_to_arrow(frame))
         if isinstance(frame, pa.Table):
             return table  # type: ignore[no-any-return]
-        backend = nw.get_native_namespace(frame)
+        backend = nw.get_native_namespace(cast(Any, frame))
         native: Frame = nw.from_dict(
             {name: table[name].to_numpy() for name in table.column_names}, backend=backend
         ).to_native()

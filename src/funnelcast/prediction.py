@@ -73,7 +73,7 @@ class Prediction:
         """Product form: p_i = c_1 * ... * c_i with c_i = sigmoid(logit_i).
 
         log(1 - p_i) = log((1 - p_{i-1}) + p_{i-1} (1 - c_i)) is a log-add-exp, exact with a finite gradient for
-        every finite logit; multiplying sigmoids first would lose it (traps T26).
+        every finite logit; multiplying sigmoids first would lose it.
 
         Args:
             logits: [B, S] log-odds of the transitions.

@@ -108,8 +108,11 @@ def test_csv_gives_the_bytes_of_parquet_and_so_does_a_second_run(tmp_path: Path)
     table = pa.table({**ROWS, "tags": [tag or None for tag in ROWS["tags"]]})
     csv.write_csv(table, tmp_path / "rows.csv")
     pq.write_table(table, tmp_path / "rows.parquet")
+    (tmp_path / "elsewhere").mkdir()
+    pq.write_table(table, tmp_path / "elsewhere" / "rows.parquet")
     outs = [tmp_path / name for name in ("one", "two", "three")]
-    for source, out, threads in zip(("rows.parquet", "rows.parquet", "rows.csv"), outs, (1, 2, 2), strict=True):
+    sources = ("rows.parquet", "elsewhere/rows.parquet", "rows.csv")
+    for source, out, threads in zip(sources, outs, (1, 2, 2), strict=True):
         prepare(describe(tmp_path / source), out, threads=threads)
     assert contents(outs[0]) == contents(outs[1])
     for split in ("train", "valid", "test"):

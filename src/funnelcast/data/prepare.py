@@ -140,10 +140,13 @@ def _manifest(
     description: Description, found: Audit, files: dict[Split, list[dict[str, Any]]], result: Path
 ) -> dict[str, Any]:
     steps = [step.name for step in description.steps]
+    # Names without their folders: equal input gives equal bytes wherever it lies.
+    names = tuple(Path(file).name for file in description.source.files)
+    written = description.model_copy(update={"source": description.source.model_copy(update={"files": names})})
     return {
         "format": MANIFEST_FORMAT,
         "dataset": description.name,
-        "description": description.model_dump(mode="json"),
+        "description": written.model_dump(mode="json"),
         "splits": {
             split.value: {
                 "rows": counts.rows,
