@@ -116,8 +116,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
+        finding = " ".join(str(error).split())
         raise ArtifactError(
-            f"{folder / record['tensors']}: should hold this model's weights, received: {error}"
+            f"{folder / record['tensors']}: should hold this model's weights, received: {finding}"
         ) from error
     restore_optimizer(optimizer, tensors)
     torch.set_rng_state(tensors["random_state"])

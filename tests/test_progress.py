@@ -1,0 +1,26 @@
+"""The bar shows rows, speed and a note on a terminal, and nothing elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from funnelcast.progress import RowProgress
+
+
+def test_a_terminal_sees_rows_and_note() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120)
+    with RowProgress("train mine", 2000, console) as progress:
+        progress.advance(1000, "best NE 0.9")
+        progress.advance(1000)
+    text = out.getvalue()
+    assert "train mine" in text and "2000/2000" in text and "rows/s" in text and "best NE 0.9" in text
+
+
+def test_a_pipe_sees_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with RowProgress("train mine", None) as progress:
+        progress.advance(10)
+    assert capsys.readouterr() == ("", "")
