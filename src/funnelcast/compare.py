@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
 from funnelcast.evaluate import evaluate
-from funnelcast.files import read_json, write_bytes, write_json
+from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
 from funnelcast.report import write_report
-from funnelcast.train import fit
+from funnelcast.run import build_model
+from funnelcast.train import build_losses, fit
 
 __all__ = ["compare"]
 
@@ -36,7 +38,7 @@ def compare(
     """Train every experiment with seeds 0..seeds-1, evaluate on TEST, and write the leaderboard and the report.
 
     Runs that are complete in `out` are taken as they are, broken ones are taken up, so the same call goes on after an
-    interruption.
+    interruption. A wrong option of any experiment is found before the first training.
 
     Args:
         experiments: at least one; names are unique.
@@ -50,7 +52,7 @@ def compare(
         The leaderboard.
 
     Raises:
-        ConfigError: names are not unique, or a number is out of range.
+        ConfigError: names are not unique, a number is out of range, or an experiment is wrong.
     """
     names = [experiment.name for experiment in experiments]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -59,6 +61,9 @@ def compare(
     if seeds < 1 or jobs < 1:
         raise ConfigError(f"seeds and jobs should be at least 1, received seeds={seeds}, jobs={jobs}")
     data = PreparedData(data_folder)
+    with torch.device("meta"):  # no memory, no random numbers: only the options are checked
+        for experiment in experiments:
+            build_losses(experiment, data.schema, build_model(experiment, data.schema))
     tasks = [(e, seed, out / "runs" / f"{e.name}-seed{seed}") for seed in range(seeds) for e in experiments]
     if jobs == 1:
         reports = {folder: _report(data, e, seed, folder, announce) for e, seed, folder in tasks}
@@ -77,8 +82,10 @@ def _report(
 ) -> dict[str, Any]:
     """Train and evaluate one run, or take its report from an earlier call."""
     run = fit(folder, data, experiment, seed=seed, resume=True)
-    done = run.evaluated
-    report: dict[str, Any] = read_json(folder / "report.json", "a report") if done else evaluate(run, data, Split.TEST)
+    former = read_json(folder / "report.json", "a report") if run.evaluated else {}
+    # `funnelcast evaluate` may have left a report of another split or of other data.
+    done = (former.get("split"), former.get("data_sha256")) == (Split.TEST.value, sha256(data.folder / "manifest.json"))
+    report: dict[str, Any] = former if done else evaluate(run, data, Split.TEST)
     aucs = " / ".join("-" if s["reach"]["auc"] is None else f"{s['reach']['auc']:.4f}" for s in report["steps"])
     took = "taken from an earlier call" if done else f"{report['train_seconds']:.0f} s"
     announce(f"{experiment.name} seed {seed}: reach AUC {aucs} ({took})")
@@ -91,30 +98,47 @@ def _in_processes(
     """Run tasks in `jobs` fresh processes."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
+    stop = context.Event()
     reports = {}
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, stop)) as pool:
         futures = {
             pool.submit(_report_in_process, data_folder, experiment.model_dump(), seed, folder): folder
             for experiment, seed, folder in tasks
         }
-        for future in as_completed(futures):
-            report, line = future.result()
-            reports[futures[future]] = report
-            announce(line)
+        try:
+            for future in as_completed(futures):
+                report, line = future.result()
+                reports[futures[future]] = report
+                announce(line)
+        except BaseException:
+            # Trainings under way come to their end or their checkpoint; none of the waiting ones begins.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return reports
 
 
-def _start_worker(threads: int) -> None:
+_worker: dict[str, Event] = {}  # what this process shares with the others, when it is a worker
+
+
+def _start_worker(threads: int, stop: Event) -> None:
     """Give a process its share of the cores, and no progress bar: several would draw over each other."""
     torch.set_num_threads(threads)
     os.environ["TTY_COMPATIBLE"] = "0"
+    _worker["stop"] = stop
 
 
 def _report_in_process(
     data_folder: Path, experiment: dict[str, Any], seed: int, folder: Path
 ) -> tuple[dict[str, Any], str]:
     """Train and evaluate one run in a process of its own; returns the report and its line."""
+    if _worker["stop"].is_set():
+        raise KeyboardInterrupt
     lines: list[str] = []
     data = PreparedData(data_folder, verify=False)
-    report = _report(data, Experiment.model_validate(experiment), seed, folder, lines.append)
+    try:
+        report = _report(data, Experiment.model_validate(experiment), seed, folder, lines.append)
+    except KeyboardInterrupt:
+        _worker["stop"].set()
+        raise
     return report, lines[0]

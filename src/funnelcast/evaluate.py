@@ -13,7 +13,7 @@ from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
-from funnelcast.files import read_json, write_json
+from funnelcast.files import read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
 from funnelcast.run import Run
 from funnelcast.scores import Scores, funnel_curves, funnel_metrics
@@ -106,9 +106,11 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[st
         "epochs": len(history["epochs"]),
         "best_epoch": history["best_epoch"],
         "steps": funnel_metrics(scores),
-        "data_sha256": run.record["data"]["manifest_sha256"],
+        "data_sha256": sha256(data.folder / "manifest.json"),
         "environment": run.record["environment"],
     }
-    write_json(run.folder / "report.json", report)
+    # The report comes last: where it is, the curves are of the same rows.
+    (run.folder / "report.json").unlink(missing_ok=True)
     write_json(run.folder / "curves.json", funnel_curves(scores))
+    write_json(run.folder / "report.json", report)
     return report
