@@ -150,3 +150,42 @@ def test_hash_split_is_the_documented_function_of_salt_and_value(tmp_path: Path)
         draw = int.from_bytes(hashlib.md5(f"s:{key}".encode()).digest()[8:], "little") / 2**64
         expected["test" if draw < 0.1 else "valid" if draw < 0.1 + 0.2 else "train"].append(row)
     assert found == expected
+
+
+def test_a_part_without_known_labels_counts_zero(tmp_path: Path) -> None:
+    source = tmp_path / "rows.parquet"
+    part, buy = ["train", "train", "valid", "test"], pa.array([1, 0, None, None], pa.int8())
+    pq.write_table(pa.table({"part": part, "item": [1, 2, 3, 4], "buy": buy}), source)
+    description = Description.model_validate(
+        {
+            "name": "late",
+            "source": {"files": [str(source)]},
+            "features": [{"name": "item"}],
+            "steps": ["buy"],
+            "split": {"kind": "column", "column": "part"},
+        }
+    )
+    splits = prepare(description, tmp_path / "out")["splits"]
+    assert [(splits[part]["observed"]["buy"], splits[part]["positives"]["buy"]) for part in splits] == [
+        (2, 1),
+        (0, 0),
+        (0, 0),
+    ]
+
+
+def test_sample_leaves_out_rows_of_no_part(tmp_path: Path) -> None:
+    source = tmp_path / "rows.parquet"
+    columns = {"part": ["no", *PART], "item": list(range(10)), "a": [0, *A], "b": [1, *B], "c": [0, *C]}
+    pq.write_table(pa.table(columns), source)
+    description = Description.model_validate(
+        {
+            "name": "chain",
+            "source": {"files": [str(source)]},
+            "features": [{"name": "item"}],
+            "steps": ["a", "b", "c"],
+            "split": {"kind": "column", "column": "part"},
+            "labels": {"violations": "repair", "sample": 1},
+        }
+    )
+    prepare(description, tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "violations.parquet")["funnelcast:row"].to_pylist() == [3]

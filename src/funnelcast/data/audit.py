@@ -14,6 +14,7 @@ from funnelcast.data.checks import category_columns
 from funnelcast.data.description import ColumnSplit, Description
 from funnelcast.data.source import RawSource, column_kind
 from funnelcast.data.split import Split
+from funnelcast.data.split_expression import split_expression
 from funnelcast.data.sql import identifier, literal
 from funnelcast.data.stage import (
     BAD_LABEL,
@@ -28,6 +29,8 @@ from funnelcast.errors import DataError
 from funnelcast.schema import Step
 
 __all__ = ["Audit", "PartCounts", "audit", "save_violations"]
+
+_LARGEST_WEIGHT = "3.4e38"  # shards hold float32
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,15 @@ def _count(connection: duckdb.DuckDBPyConnection, description: Description, stag
     """Count rows and labels in one scan: part -> name of the count -> number."""
     aggregates = ["count(*) AS rows", f"count_if({identifier(VIOLATIONS)} <> 0) AS violating"]
     labels = [identifier(staged_column(f"label.{step.name}")) for step in description.steps]
+    # Filtered counts: count_if is null, not 0, where every label is null.
     for i, label in enumerate(labels):
         former = f"{labels[i - 1]} = 1" if i else "TRUE"
         aggregates += [
             f"count({label}) AS observed{i}",
-            f"count_if({label} = 1) AS positives{i}",
-            f"count_if({label} = {BAD_LABEL}) AS bad{i}",
-            f"count_if({label} IS NOT NULL AND {former}) AS local_observed{i}",
-            f"count_if({label} = 1 AND {former}) AS local_positives{i}",
+            f"count(*) FILTER ({label} = 1) AS positives{i}",
+            f"count(*) FILTER ({label} = {BAD_LABEL}) AS bad{i}",
+            f"count(*) FILTER ({label} IS NOT NULL AND {former}) AS local_observed{i}",
+            f"count(*) FILTER ({label} = 1 AND {former}) AS local_positives{i}",
             f"count_if(({identifier(VIOLATIONS)} >> {i}) & 1 = 1) AS violations{i}",
         ]
     found = connection.execute(f"SELECT {identifier(PART)} AS part, {', '.join(aggregates)} FROM {staged} GROUP BY ALL")
@@ -175,8 +179,10 @@ def _check_values(
             rules.append((rule, f"{name} <> trunc({name}) OR abs({name}) >= 9.2e18"))
     if description.weight:
         weight = identifier(staged_column("weight"))
-        rule = f"weight: column '{description.weight}' should hold finite numbers >= 0"
-        rules.append((rule, f"{weight} IS NULL OR NOT isfinite({weight}) OR {weight} < 0"))
+        rule = f"weight: column '{description.weight}' should hold finite float32 numbers >= 0"
+        rules.append(
+            (rule, f"{weight} IS NULL OR NOT isfinite({weight}) OR {weight} < 0 OR {weight} > {_LARGEST_WEIGHT}")
+        )
     for step in description.steps:
         for kind, raw in (("reach", step.true_reach), ("transition", step.true_transition)):
             if raw:
@@ -188,7 +194,7 @@ def _check_values(
         rules.append((rule, f"{identifier(staged_column('time'))} IS NULL"))
     if not rules:
         return
-    aggregates = ", ".join(f"count_if({condition})" for _, condition in rules)
+    aggregates = ", ".join(f"count(*) FILTER ({condition})" for _, condition in rules)
     counts = connection.execute(f"SELECT {aggregates} FROM {staged} WHERE {identifier(PART)} < {LEFT_OUT}").fetchall()
     for (rule, _), bad in zip(rules, counts[0], strict=True):
         if bad:
@@ -250,7 +256,7 @@ def _check_steps(found: Audit) -> None:
 def save_violations(
     connection: duckdb.DuckDBPyConnection, description: Description, source: RawSource, path: Path
 ) -> None:
-    """Keep the first offending rows aside, with all raw columns and their row number (from 1) in the source.
+    """Keep the first offending rows of any part aside: all raw columns, and the row number (from 1) in the source.
 
     Args:
         connection: the database.
@@ -261,8 +267,10 @@ def save_violations(
     labels = [label_expression(step.column, source.types[step.column]) for step in description.steps]
     broken = " OR ".join(violation_expression(labels[: i + 1]) for i in range(1, len(labels)))
     number = identifier(staged_column("row"))
+    part = split_expression(description.split, source.types)
     numbered = f"SELECT row_number() OVER () AS {number}, * FROM {source.relation}"
     table: pa.Table = connection.sql(
-        f"SELECT * FROM ({numbered}) WHERE {broken} ORDER BY {number} LIMIT {literal(description.labels.sample)}"
+        f"SELECT * FROM ({numbered}) WHERE ({broken}) AND {part} IS NOT NULL "
+        f"ORDER BY {number} LIMIT {literal(description.labels.sample)}"
     ).to_arrow_table()
     pq.write_table(table, path)
