@@ -141,3 +141,40 @@ def test_memory_limits() -> None:
     for wrong in ("1", "GB", "-1GB", "1 XB", "255MB"):
         with pytest.raises(ConfigError, match="memory limit should be"):
             bytes_of(wrong)
+
+
+def test_a_column_called_like_a_name_inside_the_query(tmp_path: Path) -> None:
+    columns = {PART: [0, 0, 0, 0], "x": [1.0, 2.0, 3.0, 4.0], "n": [9, 8, 7, 6], "price": [10.0, 10.0, 20.0, 30.0]}
+    features = [{"name": name, "kind": "numeric", "encoder": "quantile", "buckets": 2} for name in ("x", "n", "price")]
+    assert [encoder.lows for encoder in fit(tmp_path, columns, *features)] == [(1.0, 3.0), (6.0, 8.0), (10.0, 20.0)]
+
+
+@given(
+    cells=st.lists(
+        st.one_of(
+            st.none(),
+            st.lists(st.one_of(st.none(), st.sampled_from(["a", " a", "b\t", "", " ", "c"])), max_size=5),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    max_length=st.integers(1, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_item_of_train_lists_is_known(
+    cells: list[list[str | None] | None], max_length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("lists")
+    columns = {PART: [0] * len(cells), "tags": pa.array(cells, pa.list_(pa.string()))}
+    (encoder,) = fit(folder, columns, {"name": "tags", "kind": "multi", "max_length": max_length})
+    kept = [[t.strip() for t in cell or [] if t and t.strip()][:max_length] for cell in cells]
+    assert set(encoder.values.to_pylist()) == {item for cell in kept for item in cell}
+    wanted = [[encoder.values.to_pylist().index(item) + 2 for item in cell] or [0] for cell in kept]
+    assert encoder.apply(columns["tags"]).to_pylist() == wanted
+
+
+def test_nan_in_a_list_takes_no_place(tmp_path: Path) -> None:
+    columns = {PART: [0, 0], "tags": [[float("nan"), 1.0, 2.0], [2.0]]}
+    (encoder,) = fit(tmp_path, columns, {"name": "tags", "kind": "multi", "max_length": 2})
+    assert encoder.values.to_pylist() == [2, 1]
+    assert encoder.apply(pa.array(columns["tags"])).to_pylist() == [[3, 2], [2]]

@@ -54,7 +54,7 @@ def _fit(connection: duckdb.DuckDBPyConnection, feature: Feature, staged: Path) 
         return Quantile(name, column, quantile_lows(connection, identifier(column), train, feature.buckets))
     values = f"SELECT {identifier(column)} AS value FROM {train}"
     if feature.kind == "multi":
-        values = f"SELECT unnest({_items(feature)}) AS value FROM {train}"
+        values = f"SELECT unnest({_items(feature, staged)}) AS value FROM {train}"
     found: pa.Table = connection.sql(
         f"SELECT value FROM ({values}) WHERE value IS NOT NULL GROUP BY value HAVING count(*) >= {feature.min_count} "
         "ORDER BY count(*) DESC, value"
@@ -62,15 +62,20 @@ def _fit(connection: duckdb.DuckDBPyConnection, feature: Feature, staged: Path) 
     return Vocabulary.fit(name, column, found["value"].combine_chunks(), Multi.of(feature))
 
 
-def _items(feature: Feature) -> str:
+def _items(feature: Feature, staged: Path) -> str:
     """The items of a multi-valued cell as an SQL list, by the rules of `cells.split_cells`."""
     column, blanks = identifier(feature.column), literal(BLANKS)
+    item = pq.read_schema(staged).field(feature.column).type
     if feature.separator is not None:
-        stripped = f"list_transform(string_split({column}, {literal(feature.separator)}), lambda x: trim(x, {blanks}))"
-        return f"list_filter({stripped}, lambda x: x <> '')[1:{feature.max_length}]"
-    known = f"x IS NOT NULL AND (typeof(x) <> 'VARCHAR' OR trim(CAST(x AS VARCHAR), {blanks}) <> '')"
-    stripped = f"list_filter({column}, lambda x: {known})"
-    return f"{stripped}[1:{feature.max_length}]"
+        column = f"string_split({column}, {literal(feature.separator)})"
+    else:
+        item = item.value_type
+    known = "x IS NOT NULL"
+    if pa.types.is_string(item):
+        column, known = f"list_transform({column}, lambda x: trim(x, {blanks}))", "x <> ''"
+    elif pa.types.is_floating(item):
+        known = "x IS NOT NULL AND NOT isnan(x)"
+    return f"list_filter({column}, lambda x: {known})[1:{feature.max_length}]"
 
 
 def _seen_numbers(feature: Feature, staged: Path) -> tuple[int, ...]:
@@ -106,7 +111,7 @@ def quantile_lows(connection: duckdb.DuckDBPyConnection, value: str, source: str
         f"""
         WITH counted AS (
             SELECT CAST({value} AS DOUBLE) AS x, count(*) AS n FROM {source} AND isfinite(CAST({value} AS DOUBLE))
-            GROUP BY x
+            GROUP BY ALL
         ), placed AS (
             SELECT x, n, sum(n) OVER (ORDER BY x) AS up_to, sum(n) OVER () AS total FROM counted
         )
