@@ -151,6 +151,29 @@ def test_message(case: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "steps", "message"),
+    [
+        (
+            [["item"], ["item"]],
+            ["click", "buy"],
+            r"received twice: stat\(item\).buy, stat\(item\).click, stat\(item\).count",
+        ),
+        ([["item"]], ["click", {"name": "count", "column": "buy"}], r"received twice: stat\(item\).count"),
+        ([["file_row_number"]], ["click", "buy"], r"should go without a raw column 'file_row_number'"),
+    ],
+)
+def test_statistics_that_cannot_be_named(tmp_path: Path, keys: list[Any], steps: list[Any], message: str) -> None:
+    columns = {"file_row_number": [1, 2, 3, 4, 5]}
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, columns, steps=steps, target_statistics=[{"columns": key} for key in keys])
+
+
+def test_a_weight_that_float32_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"weight: column 'w' should hold finite float32 numbers >= 0, received 1 row"):
+        run(tmp_path, {"w": [1.0, 1e300, 1.0, 1.0, 0.0]}, weight="w")
+
+
 def test_a_label_among_the_features_is_refused() -> None:
     with pytest.raises(ValueError, match="feature 'click' should not use column 'click': it is a label"):
         Description.model_validate(

@@ -16,14 +16,15 @@ __all__ = ["BLANKS", "FIRST_VALUE_ID", "Cells", "ValueType", "canonical", "numbe
 
 ValueType = Literal["int64", "string"]
 FIRST_VALUE_ID = UNKNOWN_ID + 1
+_LARGEST_WHOLE = 2**63 - 1
 BLANKS = " \t\n\r\v\f"  # stripped around the items of a multi-valued cell
 
 
 def canonical(values: pa.Array, column: str, wanted: ValueType | None = None) -> pa.Array:
     """Bring categories to int64 or text.
 
-    Whole numbers, and floats that are all whole, become int64; text stays; booleans become `true` and `false`; dates
-    their ISO text; NaN becomes null.
+    Whole numbers, and floats that are all whole, become int64; uint64 becomes text where a number lies beyond int64;
+    text stays; booleans become `true` and `false`; dates their ISO text; NaN becomes null.
 
     Args:
         values: one Arrow array.
@@ -50,6 +51,8 @@ def canonical(values: pa.Array, column: str, wanted: ValueType | None = None) ->
 def _plain(values: pa.Array) -> pa.Array:
     """Categories as int64 or string, by their own type."""
     kind = values.type
+    if pa.types.is_uint64(kind) and (pc.max(values).as_py() or 0) > _LARGEST_WHOLE:
+        return values.cast(pa.string())  # such as hashed ids; preparation keeps these columns as text
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return values.cast(pa.int64())
     if pa.types.is_floating(kind):

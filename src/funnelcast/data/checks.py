@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from funnelcast.data.description import Description, Feature
 from funnelcast.data.source import RawSource, column_kind
+from funnelcast.data.target_statistics import statistics_name
 from funnelcast.errors import DataError, choices
 
-__all__ = ["category_columns", "check_columns"]
+__all__ = ["category_columns", "check_columns", "text_columns"]
 
+_ROW_NUMBER = "file_row_number"  # how DuckDB calls the number of a staged row
 _CATEGORIES = "text, whole numbers, booleans or dates"
 
 
@@ -21,11 +23,17 @@ def check_columns(description: Description, source: RawSource) -> None:
         source: the opened raw files.
 
     Raises:
-        DataError: the message names the place in the description, the column, its type and the choices.
+        DataError: the message names the place in the description, the column, its type and the choices; or two fields
+            would have one name.
     """
+    _check_statistics(description)
     for place, column in _uses(description):
         if column not in source.types:
-            hint = "; only one column was found: is source.delimiter right?" if len(source.types) == 1 else ""
+            hint = (
+                "; only one column was found: is source.delimiter right? has every line as many cells?"
+                if len(source.types) == 1
+                else ""
+            )
             raise DataError(
                 f"{place}: column '{column}' should be a column of {source.files[0]}; "
                 f"{choices(source.types, column)}{hint}"
@@ -57,6 +65,38 @@ def category_columns(description: Description) -> list[str]:
     columns = [feature.column for feature in description.features if feature.kind != "numeric"]
     columns += [column for statistics in description.target_statistics for column in statistics.columns]
     return list(dict.fromkeys(columns))
+
+
+def text_columns(description: Description) -> list[str]:
+    """Columns that serve as categories or user id and as nothing that needs another type than text.
+
+    Args:
+        description: the whole dataset file.
+    """
+    others = {feature.column for feature in description.features if feature.kind == "numeric"}
+    others |= {column for place, column in _uses(description) if place.startswith(("step", "time", "weight"))}
+    if description.split.kind == "time":
+        others.add(description.split.column)
+    columns = category_columns(description) + ([description.user] if description.user else [])
+    return [column for column in dict.fromkeys(columns) if column not in others]
+
+
+def _check_statistics(description: Description) -> None:
+    names = [feature.name for feature in description.features]
+    for statistics in description.target_statistics:
+        common = statistics_name(statistics.columns)
+        names += [f"{common}.{word}" for word in (*(step.name for step in description.steps), "count")]
+        if _ROW_NUMBER in (*category_columns(description), *(feature.column for feature in description.features)):
+            raise DataError(
+                f"target_statistics: should go without a raw column '{_ROW_NUMBER}', which numbers the rows here; "
+                "rename it in the raw files"
+            )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"target_statistics: every field should have a name of its own, received twice: {', '.join(twice)}; "
+            "give each key once, and no step the name 'count'"
+        )
 
 
 def _uses(description: Description) -> Iterator[tuple[str, str]]:

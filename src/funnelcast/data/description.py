@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -286,6 +287,12 @@ class Description(Strict):
         return self
 
 
+def _beside(path: Path, file: str) -> str:
+    """A path or pattern relative to the folder of the dataset file, whose own name is no pattern."""
+    plain = path.parent / file
+    return str(plain if plain.is_file() or not glob.has_magic(file) else Path(glob.escape(str(path.parent))) / file)
+
+
 def load_description(path: Path) -> Description:
     """Read a dataset file; its paths become relative to the file's own folder.
 
@@ -300,5 +307,5 @@ def load_description(path: Path) -> Description:
         description = Description.model_validate({"name": path.stem, **data})
     except ValidationError as error:
         raise explain(path, error, Description) from error
-    files = tuple(str(path.parent / file) for file in description.source.files)
+    files = tuple(_beside(path, file) for file in description.source.files)
     return description.model_copy(update={"source": description.source.model_copy(update={"files": files})})

@@ -13,12 +13,12 @@ from typing import Any
 import duckdb
 
 from funnelcast.data.audit import Audit, audit, save_violations
-from funnelcast.data.checks import check_columns
+from funnelcast.data.checks import check_columns, text_columns
 from funnelcast.data.description import Description
 from funnelcast.data.encode import Encoders
 from funnelcast.data.fit import fit_columns
 from funnelcast.data.fit_statistics import fit_statistics
-from funnelcast.data.source import open_source
+from funnelcast.data.source import open_source, with_text
 from funnelcast.data.split import Split
 from funnelcast.data.sql import bytes_of, connect, literal
 from funnelcast.data.stage import stage
@@ -108,7 +108,7 @@ def _fit(
     connection: duckdb.DuckDBPyConnection, description: Description, result: Path, work: Path
 ) -> tuple[Audit, Encoders, list[Path]]:
     """Read the raw files once, check them, and fit all encoders."""
-    source = open_source(connection, description.source)
+    source = with_text(open_source(connection, description.source), text_columns(description))
     check_columns(description, source)
     staged = work / "staged.parquet"
     with RowProgress("read", None) as progress:

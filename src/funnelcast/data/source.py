@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 
 from funnelcast.data.description import Source
-from funnelcast.data.sql import text_list
+from funnelcast.data.sql import identifier, literal, text_list
 from funnelcast.errors import DataError
 
-__all__ = ["RawSource", "column_kind", "open_source", "reading_error"]
+__all__ = ["ZONED", "RawSource", "column_kind", "open_source", "reading_error", "with_text"]
 
 ColumnKind = Literal["whole", "float", "decimal", "text", "boolean", "date", "timestamp", "list", "other"]
 
+ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 _KINDS: dict[str, ColumnKind] = {
     **dict.fromkeys(
         ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"), "whole"
@@ -26,7 +28,7 @@ _KINDS: dict[str, ColumnKind] = {
     "BOOLEAN": "boolean",
     "DATE": "date",
     **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"), "timestamp"),
-    "TIMESTAMP WITH TIME ZONE": "timestamp",
+    **dict.fromkeys(ZONED, "timestamp"),
 }
 _CSV_SAMPLE = 200_000  # rows that decide the types of CSV columns
 
@@ -93,6 +95,32 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Source) -> RawSou
     return RawSource(tuple(files), file_format, relation, types)
 
 
+def with_text(source: RawSource, columns: Iterable[str]) -> RawSource:
+    """Read categories of CSV as they are written where DuckDB's guess would rewrite them.
+
+    Whoever predicts has the written form: `yes` and not `true`, `31/05/2022` and not `2022-05-31`, all digits of a long
+    id. Only `true` and `false` lose their capitals, since other readers make truth values of them, too.
+
+    Args:
+        source: the opened raw files.
+        columns: columns that may be read as text.
+    """
+    if source.format != "csv":
+        return source
+    guessed = {c: source.types[c] for c in columns if source.types.get(c) in ("BOOLEAN", "DATE", "TIME", "HUGEINT")}
+    if not guessed:
+        return source
+    types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in guessed)
+    relation = f"{source.relation[:-1]}, types = {{{types}}})"
+    small = ", ".join(
+        f"CASE WHEN lower({name}) IN ('true', 'false') THEN lower({name}) ELSE {name} END AS {name}"
+        for name in (identifier(column) for column, kind in guessed.items() if kind == "BOOLEAN")
+    )
+    if small:
+        relation = f"(SELECT * REPLACE ({small}) FROM {relation})"
+    return replace(source, relation=relation, types={**source.types, **dict.fromkeys(guessed, "VARCHAR")})
+
+
 def _find(patterns: tuple[str, ...]) -> list[str]:
     """Expand the patterns, each file once."""
     files: list[str] = []
@@ -128,7 +156,7 @@ def _relation(source: Source, file_format: str, files: list[str]) -> str:
         return f"read_parquet({names}{by_name})"
     null = text_list(["", source.null] if source.null else [""])
     delimiter = f", delim = {text_list([source.delimiter])[1:-1]}" if source.delimiter else ""
-    options = f"header = true, sample_size = {_CSV_SAMPLE}, nullstr = {null}{delimiter}"
+    options = f"header = true, skip = 0, sample_size = {_CSV_SAMPLE}, nullstr = {null}{delimiter}"
     return f"read_csv({names}, {options}{by_name})"
 
 

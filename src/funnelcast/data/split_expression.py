@@ -6,7 +6,7 @@ import datetime
 import math
 
 from funnelcast.data.description import Border, ColumnSplit, HashSplit, TimeSplit
-from funnelcast.data.source import column_kind
+from funnelcast.data.source import ZONED, column_kind
 from funnelcast.data.sql import identifier, literal
 from funnelcast.errors import DataError
 
@@ -49,7 +49,7 @@ def _by_time(split: TimeSplit, sql_type: str) -> str:
             f"split.valid_from should lie before split.test_from, received {split.valid_from} and {split.test_from}"
         )
     column = identifier(split.column)
-    if sql_type == "TIMESTAMP WITH TIME ZONE":
+    if sql_type in ZONED:
         column = f"({column} AT TIME ZONE 'UTC')"
     known = f"{column} IS NOT NULL" + (f" AND NOT isnan({column})" if column_kind(sql_type) == "float" else "")
     return (
@@ -123,7 +123,19 @@ def _by_column(split: ColumnSplit, sql_type: str) -> str:
             f"CASE WHEN {column} = trunc({column}) THEN CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR) ELSE {text} END"
         )
     branches = " ".join(
-        f"WHEN {text} IN ({', '.join(literal(str(value)) for value in values) or 'NULL'}) THEN {number}"
+        f"WHEN {text} IN ({', '.join(literal(_name(value, kind)) for value in values) or 'NULL'}) THEN {number}"
         for number, values in enumerate(parts.values())
     )
     return f"CASE {branches} ELSE NULL END"
+
+
+def _name(value: str | int, kind: str) -> str:
+    """A value as the column writes it; "1.0" means 1 in a column of floats."""
+    text = str(value)
+    if kind in ("float", "decimal"):
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        return str(int(number)) if number.is_integer() else text
+    return text

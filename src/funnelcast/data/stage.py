@@ -11,7 +11,7 @@ import duckdb
 
 from funnelcast.data.checks import category_columns
 from funnelcast.data.description import Description
-from funnelcast.data.source import RawSource, column_kind, reading_error
+from funnelcast.data.source import ZONED, RawSource, column_kind, reading_error
 from funnelcast.data.split_expression import split_expression, stable_hash
 from funnelcast.data.sql import identifier, literal
 
@@ -85,7 +85,10 @@ def stage(connection: duckdb.DuckDBPyConnection, description: Description, sourc
 def _query(description: Description, source: RawSource) -> str:
     labels = [staged_column(f"label.{step.name}") for step in description.steps]
     others = _other_columns(description, source)
-    columns = [f"{_raw(c, source.types[c])} AS {identifier(c)}" for c in raw_columns(description)]
+    categories = set(category_columns(description))
+    columns = [
+        f"{_raw(c, source.types[c], category=c in categories)} AS {identifier(c)}" for c in raw_columns(description)
+    ]
     columns += [
         f"{label_expression(step.column, source.types[step.column])} AS {identifier(label)}"
         for step, label in zip(description.steps, labels, strict=True)
@@ -141,13 +144,15 @@ def violation_expression(labels: list[str]) -> str:
     return f"({labels[-1]} = 1 AND coalesce({', '.join(reversed(labels[:-1]))}) = 0)"
 
 
-def _raw(column: str, sql_type: str) -> str:
+def _raw(column: str, sql_type: str, *, category: bool) -> str:
     """A raw column in a type that Arrow reads back as text, whole numbers, doubles, booleans, dates or lists."""
     name, kind = identifier(column), column_kind(sql_type)
     if kind == "float":
         return f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END"
     if kind == "decimal":
         return f"CAST({name} AS DOUBLE)"
+    if category and sql_type.startswith("UBIGINT"):  # may lie beyond int64; lists alike
+        return f"CAST({name} AS VARCHAR{'[]' if kind == 'list' else ''})"
     return f"CAST({name} AS VARCHAR)" if sql_type.startswith("ENUM") else name
 
 
@@ -174,6 +179,6 @@ def _time(column: str, sql_type: str) -> str:
         return f"CAST({name} AS BIGINT)"
     if kind == "float":
         return f"CASE WHEN isnan({name}) THEN NULL ELSE CAST({name} AS DOUBLE) END"
-    if sql_type == "TIMESTAMP WITH TIME ZONE":
+    if sql_type in ZONED:
         return f"CAST({name} AT TIME ZONE 'UTC' AS TIMESTAMP)"
     return f"CAST({name} AS TIMESTAMP)"

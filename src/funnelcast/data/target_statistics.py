@@ -15,11 +15,24 @@ from funnelcast.data.encode_categories import Vocabulary
 from funnelcast.data.encode_numbers import LogRound, Quantile
 from funnelcast.schema import Field
 
-__all__ = ["COUNT_SCALE", "KeyStatistics", "smoothed_means"]
+__all__ = ["COUNT_SCALE", "KeyStatistics", "smoothed_means", "statistics_name", "train_statistics"]
 
 COUNT_SCALE = 4.0  # buckets of the count field per unit of log1p(n)
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
+
+
+def statistics_name(columns: tuple[str, ...]) -> str:
+    """Name the fields of one key in common.
+
+    Args:
+        columns: the key's raw columns.
+
+    Example:
+        >>> statistics_name(("user_id", "tab"))
+        'stat(user_id,tab)'
+    """
+    return f"stat({','.join(columns)})"
 
 
 def smoothed_means(hits: Whole, seen: Whole, rates: Floats, smoothing: float) -> Floats:
@@ -120,7 +133,7 @@ class KeyStatistics:
     @property
     def name(self) -> str:
         """The fields' common name, such as `stat(user_id,tab)`."""
-        return f"stat({','.join(self.columns)})"
+        return statistics_name(self.columns)
 
     def fields(self) -> list[Field]:
         """Return one field a step, then the count."""
