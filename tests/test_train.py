@@ -74,6 +74,54 @@ def test_resume_gives_the_very_weights_of_an_unbroken_run(
     assert curves[0] == curves[1]
 
 
+def test_an_interrupt_at_the_very_end_of_an_epoch_is_not_lost(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, original = PreparedData(prepared), Loader.epoch
+
+    def epoch(loader: Loader, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        yield from original(loader, seed, epoch, start)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "epoch", epoch)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "broken", data, experiment("esmm"))
+    resumed = fit(tmp_path / "broken", data, experiment("esmm"), resume=True)
+    assert weights(resumed) == weights(fit(tmp_path / "unbroken", data, experiment("esmm")))
+
+
+def test_the_seconds_before_an_interruption_count(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, original = PreparedData(prepared), Loader.epoch
+
+    def slow(loader: Loader, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for batch in original(loader, seed, epoch, start):
+            time.sleep(0.1)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "epoch", slow)
+        Interruption(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "run", data, experiment("esmm", epochs=1))
+    run = fit(tmp_path / "run", data, experiment("esmm", epochs=1), resume=True)
+    assert json.loads((run.folder / "history.json").read_text())["train_seconds"] >= 0.5
+
+
+def test_a_training_that_another_process_has_ended_is_left_alone(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = PreparedData(prepared)
+    run = fit(tmp_path / "run", data, experiment("esmm"))
+    before = (run.folder / "weights.safetensors").stat().st_mtime_ns
+    answers = iter([False, True])  # not complete when first asked, complete once the folder is held
+    monkeypatch.setattr(Run, "complete", property(lambda _: next(answers)))
+    fit(tmp_path / "run", data, experiment("esmm"), resume=True)
+    assert (run.folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
 def test_resume_after_two_interruptions(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = PreparedData(prepared)
     unbroken = fit(tmp_path / "unbroken", data, experiment("esmm"), seed=1)
@@ -166,8 +214,9 @@ def test_a_taken_folder_is_refused(prepared: Path, tmp_path: Path) -> None:
         fit(tmp_path / "run", data, experiment("mmoe"), seed=1, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").touch()
-    with pytest.raises(ConfigError, match="should be a new or empty folder"):
-        fit(tmp_path / "other", data, experiment("esmm"))
+    for taken in (tmp_path / "other", tmp_path / "other" / "thesis.doc", tmp_path / "other" / "thesis.doc" / "run"):
+        with pytest.raises(ConfigError, match="should be a new or empty folder"):
+            fit(taken, data, experiment("esmm"))
 
 
 def test_other_data_are_refused(make_prepared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,9 +176,12 @@ def create_run(folder: Path, data: PreparedData, experiment: Experiment, seed: i
                 f"{folder}: cannot go on, the run there has another {' and '.join(changed)}; use another folder"
             )
         return Run(folder)
-    if folder.exists() and any(path.name not in _FIXED for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in _FIXED for path in folder.iterdir()):
         raise ConfigError(f"{folder}: should be a new or empty folder, but holds other files")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: should be a new or empty folder, but cannot be made: {error.strerror}") from error
     for name in ("schema.json", "encoders.json"):
         shutil.copyfile(data.folder / name, folder / name)
     write_json(folder / "run.json", record)

@@ -93,7 +93,8 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
     run = create_run(folder, data, experiment, seed, resume=resume)
     if not run.complete:
         with run.lock():
-            _train(run, data, model, losses, resume=resume)
+            if not run.complete:  # another process may have ended it since
+                _train(run, data, model, losses, resume=resume)
     return run
 
 
@@ -142,7 +143,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
     """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
     run, model, optimizer, config = parts.run, parts.model, parts.optimizer, parts.run.experiment.train
     planned = parts.train.batches * config.epochs
-    started = time.perf_counter()
+    started = time.perf_counter() - state.train_seconds
     model.train()
     with Interrupt() as interrupt:
         for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
@@ -158,6 +159,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
             optimizer.step()
             loss_sum = loss_sum + loss.detach()
             state.count(len(batch))
+            state.train_seconds = time.perf_counter() - started
             if state.window == CURVE_STEPS:
                 loss_sum = _curve_point(state, loss_sum)
             progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
@@ -165,7 +167,9 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) 
                 save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
             if interrupt.pending:
                 raise KeyboardInterrupt
-    state.train_seconds += time.perf_counter() - started
+    if interrupt.pending:  # it came while the loader found that the epoch is over
+        save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+        raise KeyboardInterrupt
     return loss_sum
 
 
