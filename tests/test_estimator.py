@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,37 @@ def test_save_and_load_predict_the_same(tmp_path: Path) -> None:
     funnel.save(tmp_path / "saved")
     loaded = Funnel.load(tmp_path / "saved")
     assert loaded.predict(frame(50, seed=9)).equals(funnel.predict(frame(50, seed=9)))
+    assert loaded.report == funnel.report and loaded.experiment == funnel.experiment
     with pytest.raises(ConfigError, match="should be a new folder, but exists"):
         funnel.save(tmp_path / "saved")
+
+
+def test_a_save_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    funnel, copied = fitted(), []
+
+    def full(source: str, target: str, **_: object) -> None:
+        Path(target).write_bytes(b"half")
+        copied.append(target)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copy2", full)
+        patch.setattr("shutil.copytree", partial(shutil.copytree, copy_function=full))
+        with pytest.raises(Exception, match="no space left"):
+            funnel.save(tmp_path / "saved")
+    assert copied and not list(tmp_path.iterdir())
+
+
+def test_the_index_of_a_pandas_frame_is_no_feature_and_comes_back() -> None:
+    rows = frame().to_pandas()
+    chosen = rows[rows["item"] > 0]  # its index has gaps
+    funnel = fitted(chosen)
+    reference = fitted(pa.Table.from_pandas(chosen, preserve_index=False))
+    other = rows.head(3).set_index(pd.Index(["x", "y", "x"], name="key"))
+    predicted = funnel.predict(other)
+    assert list(predicted.index) == ["x", "y", "x"] and predicted.index.name == "key"
+    expected = reference.predict(frame().slice(0, 3))
+    np.testing.assert_allclose(predicted["reach_buy"].to_numpy(), expected["reach_buy"].to_numpy(), rtol=1e-6)
 
 
 def test_prediction_needs_no_labels_and_takes_any_rows() -> None:
@@ -117,6 +148,11 @@ def test_file_prediction_keeps_the_raw_columns(tmp_path: Path) -> None:
     pq.write_table(raw.drop_columns(["item"]), tmp_path / "short.parquet")
     with pytest.raises(DataError, match="item"):
         predict_file(Run(tmp_path / "run"), tmp_path / "short.parquet", tmp_path / "again.parquet")
+    with pytest.raises(ConfigError, match="should be a Parquet file, but is none"):
+        predict_file(Run(tmp_path / "run"), tmp_path, tmp_path / "again.parquet")
+    for target in (tmp_path, tmp_path / "nowhere" / "again.parquet"):
+        with pytest.raises(ConfigError, match="should be a file in a folder that exists"):
+            predict_file(Run(tmp_path / "run"), tmp_path / "in.parquet", target)
     assert not list(tmp_path.glob("*again*"))
 
 
@@ -130,6 +166,15 @@ def test_file_prediction_keeps_the_raw_columns(tmp_path: Path) -> None:
         (lambda: fitted(features=["item", "buy"]), ConfigError, "label or truth of step 'buy'"),
         (lambda: fitted(user="usr"), DataError, r"'usr' should be a column of the frame; did you mean 'user'\?"),
         (lambda: fitted(frame().drop_columns(["buy"])), DataError, "buy"),
+        (lambda: Funnel("esmm", seed=-1), ConfigError, "seed should be >= 0, received -1"),
+        (lambda: Funnel("esmm").fit(frame(), steps="click"), ConfigError, "a list of label columns, received the text"),
+        (lambda: Funnel("esmm").fit(frame(), steps=["buy", "buy"]), ConfigError, "received twice: buy$"),
+        (lambda: fitted(pd.DataFrame({"item": [1, "x"]})), DataError, "values of one type, received.*'x'"),
+        (
+            lambda: fitted(frame().append_column("funnelcast_split", [["train"] * 600])),
+            DataError,
+            "should have no column 'funnelcast_split'",
+        ),
     ],
 )
 def test_mistakes_are_named(call: Any, error: type[Exception], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -22,6 +23,7 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ArtifactError, ConfigError, DataError, choices
 from funnelcast.evaluate import evaluate
+from funnelcast.files import read_json
 from funnelcast.predict import Predictor
 from funnelcast.run import Run
 from funnelcast.train import fit
@@ -60,6 +62,8 @@ class Funnel:
         train: Mapping[str, Any] | TrainConfig | None = None,
         seed: int = 0,
     ) -> None:
+        if seed < 0:
+            raise ConfigError(f"seed should be >= 0, received {seed}")
         try:
             config = train if isinstance(train, TrainConfig) else TrainConfig.model_validate(dict(train or {}))
         except ValidationError as error:
@@ -84,7 +88,7 @@ class Funnel:
         The split follows time when there is a time column, else users when there is a user column, else rows.
 
         Args:
-            frame: pandas, polars or Arrow; one row an opportunity.
+            frame: pandas, polars or Arrow; one row an opportunity. The index of a pandas frame is not a column.
             steps: label columns in funnel order.
             features: columns that the model may use, or `Feature` objects; by default all but the labels, time and
                 weight. Text, whole numbers and booleans become categorical, floats numeric, lists multi-valued.
@@ -96,7 +100,11 @@ class Funnel:
             ConfigError: an option is wrong.
             DataError: the frame does not fit.
         """
+        if isinstance(steps, str):
+            raise ConfigError(f"steps should be a list of label columns, received the text '{steps}'")
         table = _to_arrow(frame)
+        if _SPLIT in table.column_names:
+            raise DataError(f"frame should have no column '{_SPLIT}', the parts are written under that name")
         work = Path(tempfile.mkdtemp(prefix="funnelcast-"))
         weakref.finalize(self, shutil.rmtree, work, ignore_errors=True)
         pq.write_table(table.append_column(_SPLIT, _split(table, user, time, self.seed)), work / "rows.parquet")
@@ -129,7 +137,8 @@ class Funnel:
             frame: pandas, polars or Arrow, with the columns of `fit` (labels are not needed).
 
         Returns:
-            A frame of the same library with the columns `reach_<step>` and `transition_<step>`.
+            A frame of the same library with the columns `reach_<step>` and `transition_<step>`, row by row; a pandas
+            frame keeps its index.
 
         Raises:
             ArtifactError: the model is not trained.
@@ -142,6 +151,9 @@ class Funnel:
         native: Frame = nw.from_dict(
             {name: table[name].to_numpy() for name in table.column_names}, backend=backend
         ).to_native()
+        index = nw.maybe_get_index(nw.from_native(cast(Any, frame), eager_only=True))
+        if index is not None:
+            cast(Any, native).index = index
         return native
 
     def save(self, path: str | Path) -> None:
@@ -156,7 +168,12 @@ class Funnel:
         run = self._trained()
         if Path(path).exists():
             raise ConfigError(f"{path}: should be a new folder, but exists")
-        shutil.copytree(run.folder, path)
+        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        try:
+            shutil.copytree(run.folder, temporary, ignore=shutil.ignore_patterns(".*"))
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Funnel:
@@ -172,7 +189,9 @@ class Funnel:
         run.load_model()
         experiment = run.experiment
         funnel = cls(experiment.model.name, options=experiment.model.options, train=experiment.train, seed=run.seed)
-        funnel._run = run
+        funnel.experiment, funnel._run = experiment, run
+        if run.evaluated:
+            funnel.report = read_json(run.folder / "report.json", "a report")
         return funnel
 
     def _trained(self) -> Run:
@@ -189,7 +208,12 @@ def _to_arrow(frame: Any) -> pa.Table:
         eager = nw.from_native(frame, eager_only=True)
     except TypeError as error:
         raise DataError(f"frame should be a pandas, polars or Arrow table, received {type(frame).__name__}") from error
-    return eager.to_arrow()
+    # The index of a pandas frame names its rows and is no column; as one it would become a feature.
+    eager = nw.maybe_reset_index(eager)
+    try:
+        return eager.to_arrow()
+    except pa.ArrowException as error:
+        raise DataError(f"every column of the frame should hold values of one type, received: {error}") from error
 
 
 def _feature(table: pa.Table, name: str) -> Feature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,22 +78,25 @@ def predict_file(run: Run, source: Path, target: Path) -> int:
         The number of rows.
 
     Raises:
-        ConfigError: the source is not a Parquet file, or has a column with the name of a score.
+        ConfigError: the source is not a Parquet file, or has a column with the name of a score; or the target's folder
+            does not exist.
         DataError: a column is missing or does not fit.
     """
     predictor = Predictor(run)
     try:
         reader = pq.ParquetFile(source)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ConfigError(f"{source}: should be a Parquet file, but is none") from error
     except pa.ArrowInvalid as error:
         raise DataError(f"{source}: should be a Parquet file, received: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{source}: should be a Parquet file, but is none: {error}") from error
+    if target.is_dir() or not target.parent.is_dir():
+        raise ConfigError(f"{target}: should be a file in a folder that exists")
     taken = sorted(set(predictor.columns()) & set(reader.schema_arrow.names))
     if taken:
         raise ConfigError(f"{source}: should have no column '{taken[0]}', the scores are written under that name")
     added = pa.schema([(name, pa.float32()) for name in predictor.columns()])
     schema = pa.schema([*reader.schema_arrow, *added])
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = reader.metadata.num_rows
     try:
         with (
