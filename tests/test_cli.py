@@ -178,6 +178,23 @@ def test_set_changes_an_option(work: Path, command: Command) -> None:
     assert record["train"]["epochs"] == 2 and record["model"]["options"] == {"hidden": [4, 3]}
 
 
+def test_an_interrupted_training_names_the_whole_command(
+    work: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(command("prepare", "shop.toml", "my data"))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("funnelcast.train.fit", interrupted)
+    words = ("train", "esmm.toml", "--data", "my data", "--out", "run", "--seed", "3", "--set", "train.epochs=2")
+    code, _, err = command(*words)
+    assert code == 130
+    known = "train esmm.toml --data 'my data' --out run --seed 3 --set train.epochs=2 --resume"
+    assert err.strip() == f"stopped; go on with: funnelcast {known}"
+    assert command(*words, "--resume")[2] == err
+
+
 def changed(file: str, old: str, new: str) -> Callable[[], None]:
     """An edit of a file in the working directory."""
 
@@ -293,6 +310,36 @@ WRONG: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
         lambda: None,
         ("evaluate", "data0", "--split", "dev"),
         "--split should be one of train, valid, test, received 'dev'",
+    ),
+    "name that leaves the folder": (
+        lambda: None,
+        ("compare", "esmm.toml", "--data", "data", "--out", "out", "--set", "name=../../esmm"),
+        "key 'name': should serve as a folder's name",
+    ),
+    "empty name": (
+        lambda: None,
+        ("train", "esmm.toml", "--data", "data", "--out", "run", "--set", "name="),
+        "key 'name': should serve as a folder's name",
+    ),
+    "infinite training option": (
+        lambda: None,
+        ("train", "esmm.toml", "--data", "data", "--out", "run", "--set", "train.gradient_clip=inf"),
+        "key 'train.gradient_clip': Input should be a finite number; received inf",
+    ),
+    "infinite model option": (
+        lambda: None,
+        ("train", "esmm.toml", "--data", "data", "--out", "run", "--set", 'model={name="apem", gamma_share=inf}'),
+        "option 'gamma_share' should be finite, received inf",
+    ),
+    "a file for a run": (
+        lambda: None,
+        ("evaluate", "esmm.toml"),
+        "should be the record of a run, but cannot be read: Not a directory",
+    ),
+    "a file below a file": (
+        lambda: None,
+        ("train", "esmm.toml/plan.toml", "--data", "data", "--out", "run"),
+        "should be a TOML file, but cannot be read: Not a directory",
     ),
     "same experiment twice": (
         lambda: None,

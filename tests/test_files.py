@@ -26,6 +26,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "file", b"whole")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"missing/value: 3 bytes could not be written"):
         write_bytes(tmp_path / "missing" / "value", b"abc")

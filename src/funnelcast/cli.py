@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -139,7 +140,8 @@ def train(
     try:
         run = fit(out, PreparedData(_data_folder(data, [plan])), plan, seed=seed, resume=resume)
     except KeyboardInterrupt:
-        Console(stderr=True).print(f"stopped; go on with: funnelcast train {experiment} --out {out} --resume")
+        words = ["funnelcast", *sys.argv[1:], *([] if resume else ["--resume"])]
+        Console(stderr=True).print(f"stopped; go on with: {shlex.join(words)}", markup=False, soft_wrap=True)
         raise
     console.print(f"trained {run.experiment.name} in {run.folder}", soft_wrap=True)
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic import Field as Key
 
 from funnelcast.errors import ConfigError, choices
@@ -17,7 +17,7 @@ __all__ = ["Component", "Experiment", "TrainConfig", "explain", "load_experiment
 class Strict(BaseModel):
     """A record that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class Component(Strict):
@@ -78,7 +78,7 @@ class Experiment(Strict):
     """One experiment file.
 
     Args:
-        name: how tables call it; by default the file's stem.
+        name: how tables and the folders of runs call it; by default the file's stem.
         data: a prepared folder, relative to the working directory; the command line may give it instead.
         model: the model and its options.
         losses: the losses and their options; none means the model's own.
@@ -91,6 +91,13 @@ class Experiment(Strict):
     losses: tuple[Component, ...] = ()
     train: TrainConfig = Key(default_factory=TrainConfig)
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+            raise ValueError("should serve as a folder's name: not empty, no '/' or '\\', no '.' in front")
+        return name
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
@@ -99,7 +106,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         path: the file.
 
     Raises:
-        ConfigError: the file is missing or not TOML; the message names the line.
+        ConfigError: the file is missing, cannot be read, or is not TOML; the message names the line.
     """
     try:
         with path.open("rb") as file:
@@ -108,6 +115,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: should be a TOML file, but does not exist") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: should be a TOML file, received a folder") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: should be a TOML file, but cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: should be a TOML file, received: {error}") from error
 
@@ -130,6 +139,8 @@ def explain(source: object, error: ValidationError, model: type[BaseModel]) -> C
     if first["type"] == "missing":
         return ConfigError(f"{source}: key '{key}' is missing")
     message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # a check of the whole record names what it received itself
+        return ConfigError(f"{source}: {message}")
     received = repr(first["input"])
     return ConfigError(f"{source}: key '{key}': {message}; received {received[:200]}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,8 +59,10 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ArtifactError(f"{path}: {len(data)} bytes could not be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # the folder itself may be missing or no folder
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -83,11 +86,13 @@ def read_json(path: Path, kind: str) -> Any:
         kind: what it should be, for the error message.
 
     Raises:
-        ArtifactError: the file is missing or not JSON.
+        ArtifactError: the file is missing, cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: should be {kind}, but does not exist") from error
+    except OSError as error:
+        raise ArtifactError(f"{path}: should be {kind}, but cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: should be {kind}, received damaged JSON: {error}") from error

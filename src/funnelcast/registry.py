@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from funnelcast.errors import ConfigError, UnknownNameError, choices
 
@@ -114,10 +114,12 @@ class Registry(Generic[T]):
         """Bring an option to the type that the constructor's signature names, such as a list to a tuple."""
         hint = get_type_hints(self.get(name).__init__).get(key, Any)
         try:
-            return TypeAdapter(hint).validate_python(value)
+            return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
         except ValidationError as error:
             expected = f"should be {self.options(name)[key].annotation}, received {value!r}"
-            if get_origin(hint) is Literal:
+            if any(found["type"] == "finite_number" for found in error.errors()):
+                expected = f"should be finite, received {value!r}"
+            elif get_origin(hint) is Literal:
                 expected = f"should be a known word, received {value!r}; {choices(get_args(hint), str(value))}"
             raise ConfigError(f"{self.kind} '{name}': option '{key}' {expected}") from error
 
