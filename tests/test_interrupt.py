@@ -14,9 +14,10 @@ from funnelcast.interrupt import Interrupt
 def test_the_first_signal_is_noted_and_the_second_raises(number: signal.Signals) -> None:
     former = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
-        assert not interrupt.pending
+        pending = [interrupt.pending]
         signal.raise_signal(number)
-        assert interrupt.pending
+        pending.append(interrupt.pending)
+        assert pending == [False, True]
         signal.raise_signal(number)
     assert signal.getsignal(number) is former
 

@@ -20,7 +20,8 @@ class Batch:
     """Rows of encoded fields with their labels.
 
     Args:
-        ids: [B, W] int32 or int64, field ids in the schema's column order; never float, which would merge ids above 2^24.
+        ids: [B, W] int32 or int64, field ids in the schema's column order; never float, which would merge ids above
+            2^24.
         labels: [B, S] float32 in {0, 1}; the value under an unobserved label is 0 and must not be read.
         observed: [B, S] bool, whether the label is known.
         weight: [B] float32 >= 0, sample weight.
