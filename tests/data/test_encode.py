@@ -210,6 +210,12 @@ def test_a_missing_column_is_named() -> None:
         encoders.encode(pa.table({"itm": ["a"]}))
 
 
+def test_two_columns_of_one_name_are_refused() -> None:
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["tab", "tab"])
+    with pytest.raises(DataError, match="rows should have one column 'tab', received 2"):
+        Encoders([Vocabulary("tab", "tab", pa.array(["a"]))]).encode(twice)
+
+
 def test_chunked_and_empty_tables() -> None:
     encoders = Encoders([Vocabulary("item", "item", pa.array(["a", "b"]))])
     chunked = pa.table({"item": pa.chunked_array([["b"], [], ["a", None]])})

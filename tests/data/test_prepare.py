@@ -19,7 +19,7 @@ from funnelcast.data import prepare as prepare_module
 from funnelcast.data.description import Description
 from funnelcast.data.encode import Encoders
 from funnelcast.data.prepare import prepare
-from funnelcast.errors import ConfigError, DataError
+from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.schema import Schema
 
 ROWS: dict[str, list[Any]] = {
@@ -221,6 +221,21 @@ def test_too_little_memory_is_no_fault_of_the_files(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match=r"larger for these data, .* received 300MB and 2 thread\(s\): Out of Memory"):
         prepare(describe(parquet(tmp_path, ROWS)), tmp_path / "out", memory_limit="300MB", threads=2)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = describe(parquet(tmp_path, ROWS))
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"file/out: should be a folder that can be made, received: .*file"):
+        prepare(description, tmp_path / "file" / "out")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare_module, "write_parts", full)
+    with pytest.raises(ArtifactError, match=r"out: the prepared files could not be written: .* No space left"):
+        prepare(description, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "rows.parquet"]
 
 
 def test_a_folder_in_use_is_refused_and_an_empty_one_taken(tmp_path: Path) -> None:

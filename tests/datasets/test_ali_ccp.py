@@ -187,6 +187,14 @@ def test_a_repeated_common_line_counts_once_but_two_different_ones_are_refused(t
         joined(folder)
 
 
+def test_one_line_that_ends_otherwise_is_refused_in_one_line(tmp_path: Path) -> None:
+    train = [sample(n, 0, 0, KEY_A, [("301", "1")]) for n in (1, 2, 3)]
+    folder = write(tmp_path, [train[0], train[1].replace("\n", "\r\n"), train[2]], COMMON_LINES)
+    with pytest.raises(DataError, match=r"sample_skeleton_train.csv: should be a readable raw file") as caught:
+        joined(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_files_are_listed(tmp_path: Path) -> None:
     folder = write(tmp_path, [GOOD], COMMON_LINES)
     (folder / "common_features_test.csv").unlink()

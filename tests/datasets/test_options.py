@@ -16,7 +16,7 @@ from funnelcast.registry import DATASETS
         ("kuairand", "statistics", "tab", "option 'statistics' should be tuple[str, ...], received 'tab'"),
         ("kuairand", "min_count", 0, "'min_count': Input should be greater than or equal to 1; received 0"),
         ("retrosheet", "buckets", 1, "'buckets': Input should be greater than or equal to 2; received 1"),
-        ("ali_ccp", "valid_by", "x", "option 'valid_by' should be Literal['sample', 'common'], received 'x'"),
+        ("ali_ccp", "valid_by", "x", "received 'x'; known: common, sample"),
         ("ga4", "minimum", 3, "dataset 'ga4' has no option 'minimum'"),
     ],
 )

@@ -127,6 +127,8 @@ class Encoders:
     def _array(self, table: pa.Table, name: str) -> pa.Array:
         if name not in table.column_names:
             raise DataError(f"rows should have the column '{name}'; {choices(table.column_names, name)}")
+        if table.column_names.count(name) > 1:
+            raise DataError(f"rows should have one column '{name}', received {table.column_names.count(name)}")
         column = table.column(name)
         # One array instead of many chunks: the hash table of a vocabulary is then built once.
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

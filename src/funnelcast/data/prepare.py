@@ -23,7 +23,7 @@ from funnelcast.data.split import Split
 from funnelcast.data.sql import bytes_of, connect, literal
 from funnelcast.data.stage import stage
 from funnelcast.data.write_parts import write_parts
-from funnelcast.errors import ConfigError, DataError
+from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.files import sha256, write_json
 from funnelcast.progress import RowProgress
 from funnelcast.schema import Schema
@@ -54,6 +54,7 @@ def prepare(
     Raises:
         ConfigError: the memory limit or the number of threads is impossible, or the limit too small for the data.
         DataError: the raw files do not fit the description, or the folder is in use.
+        ArtifactError: the folder cannot be written: no permission, no space.
     """
     memory = bytes_of(memory_limit)
     threads = threads if threads is not None else os.cpu_count() or 1
@@ -92,14 +93,19 @@ def _folder_at_once(out: Path) -> Iterator[tuple[Path, Path]]:
     """Give a folder for the result and one for work; the result gets its name at the end, the rest goes away."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: should be a new or empty folder, received one that holds files; remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ArtifactError(f"{out}: should be a folder that can be made, received: {error}") from error
     try:
         result, work = temporary / "result", temporary / "work"
         result.mkdir()
         work.mkdir()
         yield result, work
         result.replace(out)
+    except OSError as error:
+        raise ArtifactError(f"{out}: the prepared files could not be written: {error}") from error
     finally:
         shutil.rmtree(temporary)
 

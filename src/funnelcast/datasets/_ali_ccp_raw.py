@@ -146,9 +146,14 @@ def _run(connection: duckdb.DuckDBPyConnection, query: str, path: Path, columns:
         _refuse_first_bad_line(path, columns)
         if "sample_id" in columns:
             _refuse_first_lonely_sample(connection, path)
-        raise DataError(f"{path}: should be a readable raw file, received: {error}") from error
+        raise DataError(f"{path}: should be a readable raw file, received: {_first_line(error)}") from error
     except duckdb.Error as error:
-        raise DataError(f"{path}: could not be read and joined: {error}") from error
+        raise DataError(f"{path}: could not be read and joined: {_first_line(error)}") from error
+
+
+def _first_line(error: duckdb.Error) -> str:
+    """What went wrong, without DuckDB's advice."""
+    return str(error).strip().splitlines()[0]
 
 
 def _refuse_first_bad_line(path: Path, columns: Sequence[str]) -> None:

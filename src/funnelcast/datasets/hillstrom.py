@@ -92,5 +92,5 @@ def _add_split(raw: Path, path: Path) -> None:
             connection.execute(f"COPY ({query}) TO {literal(str(temporary))} (FORMAT parquet)")
         except duckdb.Error as error:
             temporary.unlink(missing_ok=True)
-            raise DataError(f"{raw}: should be a readable table, received: {error}") from error
+            raise DataError(f"{raw}: should be a readable table, received: {str(error).splitlines()[0]}") from error
     temporary.replace(path)
