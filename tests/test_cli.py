@@ -178,6 +178,16 @@ def test_set_changes_an_option(work: Path, command: Command) -> None:
     assert record["train"]["epochs"] == 2 and record["model"]["options"] == {"hidden": [4, 3]}
 
 
+def test_brackets_in_names_are_text(work: Path, command: Command) -> None:
+    text = DATASET.replace('name = "buy"', 'name = "buy [red]"\ncolumn = "buy"').replace("logs.parquet", "logs.p*")
+    Path("shop.toml").write_text(text)
+    Path("esmm.toml").rename("a[-b].toml")
+    assert "buy [red] positives" in ok(command("prepare", "shop.toml", "data"))
+    out = ok(command("compare", "a[-b].toml", "--data", "data", "--out", "out[/x]", "--seeds", "1"))
+    assert "a[-b] seed 0: reach AUC" in out and "report in out[/x]/report.html" in out
+    assert "buy [red]" in ok(command("evaluate", "out[/x]/runs/a[-b]-seed0"))
+
+
 def test_an_interrupted_training_names_the_whole_command(
     work: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,13 @@ def test_a_terminal_sees_rows_and_note() -> None:
     assert "train mine" in text and "2000/2000" in text and "rows/s" in text and "best NE 0.9" in text
 
 
+def test_brackets_in_a_title_are_text() -> None:
+    out = io.StringIO()
+    with RowProgress("train a[/b] [red]", 10, Console(file=out, force_terminal=True, width=120)) as progress:
+        progress.advance(10, "[/]")
+    assert "train a[/b] [red]" in out.getvalue()
+
+
 def test_a_pipe_sees_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with RowProgress("train mine", None) as progress:
         progress.advance(10)

@@ -32,7 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Piped output has no width of its own; 80 columns would fold every table.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+# Names and paths come from users: what looks like markup in them is text.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160, markup=False)
 
 Set = Annotated[list[str], typer.Option("--set", help="An option as key=value; may be given several times.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared folder; overrides the experiment file.")]
@@ -237,7 +238,7 @@ def datasets() -> None:
     _list(DATASETS, "dataset")
     for name in DATASETS.names():
         cls = DATASETS.get(name)
-        console.print(f"[bold]{name}[/bold]: {cls.where} Terms: {cls.terms}")
+        console.print(f"{name}: {cls.where} Terms: {cls.terms}")
 
 
 @app.command()
