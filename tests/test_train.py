@@ -23,8 +23,9 @@ from funnelcast.data.split import Split
 from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.evaluate import evaluate, score
 from funnelcast.files import sha256
+from funnelcast.layers import FunnelModel
 from funnelcast.run import Run
-from funnelcast.scores import funnel_metrics
+from funnelcast.scores import Scores, funnel_metrics
 from funnelcast.train import fit
 
 
@@ -87,6 +88,30 @@ def test_an_interrupt_at_the_very_end_of_an_epoch_is_not_lost(
         patch.setattr(Loader, "epoch", epoch)
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "broken", data, experiment("esmm"))
+    resumed = fit(tmp_path / "broken", data, experiment("esmm"), resume=True)
+    assert weights(resumed) == weights(fit(tmp_path / "unbroken", data, experiment("esmm")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_valid_is_scored_keeps_the_epoch(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def scored(model: FunnelModel, loader: Loader) -> Scores:
+        signal.raise_signal(number)
+        return score(model, loader)
+
+    data = PreparedData(prepared)
+    # Without care SIGTERM would end the process, the tests with it.
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("funnelcast.train.score", scored)
+            with pytest.raises(KeyboardInterrupt):
+                fit(tmp_path / "broken", data, experiment("esmm"))
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    state = json.loads((tmp_path / "broken" / "checkpoint.json").read_text())["state"]
+    assert state["epoch"] == 1 and state["best_epoch"] == 0
     resumed = fit(tmp_path / "broken", data, experiment("esmm"), resume=True)
     assert weights(resumed) == weights(fit(tmp_path / "unbroken", data, experiment("esmm")))
 

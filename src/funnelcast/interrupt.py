@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM wait for the end of a training step, so that a checkpoint never holds half of one."""
+"""Ctrl-C and SIGTERM wait for the end of a training step, so that a checkpoint never holds half of one.
+
+Between two epochs they wait until VALID is scored.
+"""
 
 from __future__ import annotations
 

@@ -126,12 +126,15 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     if resume and (run.folder / "checkpoint.json").exists():
         values, loss_sum = load_checkpoint(run.folder, model, optimizer)
         state, loss_sum = State.from_json(values), loss_sum.to(device)
-    with RowProgress(f"train {run.experiment.name} seed {run.seed}", train.rows * config.epochs) as progress:
+    title = f"train {run.experiment.name} seed {run.seed}"
+    with Interrupt() as interrupt, RowProgress(title, train.rows * config.epochs) as progress:
         progress.advance(state.rows)
         while state.epoch < config.epochs and not 0 < config.patience <= state.epochs_without_gain:
-            loss_sum = _epoch(parts, state, loss_sum, progress)
+            loss_sum = _epoch(parts, state, loss_sum, progress, interrupt)
             _end_epoch(parts, state)
             save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+            if interrupt.pending:
+                raise KeyboardInterrupt
     if state.window:
         _curve_point(state, loss_sum)
     totals = {"train_seconds": state.train_seconds, "rows": state.rows, "best_epoch": state.best_epoch}
@@ -139,37 +142,33 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     run.finish()
 
 
-def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress) -> Tensor:
+def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, interrupt: Interrupt) -> Tensor:
     """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
     run, model, optimizer, config = parts.run, parts.model, parts.optimizer, parts.run.experiment.train
     planned = parts.train.batches * config.epochs
     started = time.perf_counter() - state.train_seconds
     model.train()
-    with Interrupt() as interrupt:
-        for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
-            batch = batch.to(parts.device)
-            model.set_progress(state.step / planned)
-            if config.learning_rate_schedule == "linear":
-                optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - state.step / planned)
-            prediction = model(batch.ids)
-            loss = torch.stack([loss(prediction, batch).total(batch.weight) for loss in parts.losses]).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            optimizer.step()
-            loss_sum = loss_sum + loss.detach()
-            state.count(len(batch))
-            state.train_seconds = time.perf_counter() - started
-            if state.window == CURVE_STEPS:
-                loss_sum = _curve_point(state, loss_sum)
-            progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
-            if interrupt.pending or (config.checkpoint_steps and state.step % config.checkpoint_steps == 0):
-                save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
-            if interrupt.pending:
-                raise KeyboardInterrupt
-    if interrupt.pending:  # it came while the loader found that the epoch is over
-        save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
-        raise KeyboardInterrupt
+    for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):
+        batch = batch.to(parts.device)
+        model.set_progress(state.step / planned)
+        if config.learning_rate_schedule == "linear":
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - state.step / planned)
+        prediction = model(batch.ids)
+        loss = torch.stack([loss(prediction, batch).total(batch.weight) for loss in parts.losses]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        optimizer.step()
+        loss_sum = loss_sum + loss.detach()
+        state.count(len(batch))
+        state.train_seconds = time.perf_counter() - started
+        if state.window == CURVE_STEPS:
+            loss_sum = _curve_point(state, loss_sum)
+        progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
+        if interrupt.pending or (config.checkpoint_steps and state.step % config.checkpoint_steps == 0):
+            save_checkpoint(run.folder, model, optimizer, state.to_json(), loss_sum)
+        if interrupt.pending:
+            raise KeyboardInterrupt
     return loss_sum
 
 
