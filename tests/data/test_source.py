@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from funnelcast.data.description import Description, load_description
 from funnelcast.data.encode import Encoders
@@ -137,3 +139,40 @@ def test_the_name_of_a_folder_is_no_pattern(tmp_path: Path) -> None:
         (folder / "shop.toml").write_text(text % files)
         manifest = prepare(load_description(folder / "shop.toml"), tmp_path / f"out{number}", threads=1)
         assert manifest["splits"]["train"]["rows"] == 4
+
+
+cells = st.one_of(st.none(), st.sampled_from(["a", " a", "", "é", 'q"', "it's", "true"]))
+numbers = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.sampled_from([0.0, -0.0, 1.5]))
+
+
+@given(
+    text=st.lists(cells, min_size=6, max_size=6),
+    whole=st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=6, max_size=6),
+    lists=st.lists(st.one_of(st.none(), st.lists(cells, max_size=4)), min_size=6, max_size=6),
+    number=st.lists(numbers, min_size=6, max_size=6),
+)
+@settings(max_examples=5, deadline=None)
+def test_prediction_encodes_any_rows_as_preparation_did(
+    text: list[Any], whole: list[Any], lists: list[Any], number: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    arrays = {
+        "text": pa.array(text, pa.string()),
+        "whole": pa.array(whole, pa.int64()),
+        "lists": pa.array(lists, pa.list_(pa.string())),
+        "number": pa.array(number, pa.float64()),
+    }
+    features: list[dict[str, Any]] = [
+        {"name": "text"},
+        {"name": "whole"},
+        {"name": "bucket", "column": "whole", "encoder": "hash", "buckets": 3},
+        {"name": "lists", "kind": "multi", "max_length": 2},
+        {"name": "parts", "column": "text", "kind": "multi", "separator": "'", "max_length": 2},
+        {"name": "rounded", "column": "number", "kind": "numeric"},
+        {"name": "number", "kind": "numeric", "encoder": "quantile", "buckets": 2},
+    ]
+    shards = run(folder / "out", parquet(folder, **arrays), features)
+    encoded = Encoders.load(folder / "out" / "encoders.json").encode(pa.table(arrays))
+    assert encoded.to_pydict() == {name: shards[name] for name in encoded.column_names}
+    for name in ("text", "whole"):  # whatever TRAIN shows is known
+        assert 1 not in shards[f"field.{name}"][:4]
