@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from funnelcast.compare import compare
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
-from funnelcast.errors import ConfigError
+from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.evaluate import evaluate
 from funnelcast.run import Run
 
@@ -78,8 +80,9 @@ def test_another_experiment_of_the_same_name_is_refused(prepared: Path, tmp_path
         compare([experiment(width=3)], prepared, tmp_path / "out", seeds=1)
 
 
-@pytest.mark.slow
-def test_ctrl_c_begins_no_waiting_training(prepared: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def started(prepared: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A comparison of five endless experiments, two at a time, that has just written its first two checkpoints."""
     for number in range(5):
         (tmp_path / f"plan{number}.toml").write_text(
             "[model]\nname = 'esmm'\n[train]\nepochs = 100000\nbatch_size = 64\npatience = 0\ncheckpoint_steps = 10\n"
@@ -93,9 +96,32 @@ def test_ctrl_c_begins_no_waiting_training(prepared: Path, tmp_path: Path) -> No
         while len(list((tmp_path / "out").glob("runs/*/checkpoint.json"))) < 2:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-        assert process.wait(timeout=60) == 130
+        yield process
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # all of the group have ended, as they should
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_ctrl_c_begins_no_waiting_training(started: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    os.killpg(started.pid, signal.SIGINT)  # what a terminal does
+    assert started.wait(timeout=60) == 130
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_no_training_outlives_a_killed_comparison(started: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    started.kill()
+    started.wait()
+    deadline = time.monotonic() + 60
+    for folder in (tmp_path / "out" / "runs").iterdir():
+        while True:
+            try:
+                with Run(folder).lock():
+                    break
+            except ArtifactError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert (folder / "checkpoint.json").exists()
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.synchronize import Event
@@ -126,6 +128,15 @@ def _start_worker(threads: int, stop: Event) -> None:
     torch.set_num_threads(threads)
     os.environ["TTY_COMPATIBLE"] = "0"
     _worker["stop"] = stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Send this process SIGTERM when its parent is gone, so that no training goes on unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _report_in_process(
@@ -140,5 +151,8 @@ def _report_in_process(
         report = _report(data, Experiment.model_validate(experiment), seed, folder, lines.append)
     except KeyboardInterrupt:
         _worker["stop"].set()
+        parent = multiprocessing.parent_process()
+        if parent is None or not parent.is_alive():
+            os._exit(130)  # nobody is left to hear of it
         raise
     return report, lines[0]
