@@ -276,6 +276,23 @@ def test_a_damaged_run_is_refused(prepared: Path, tmp_path: Path, name: str) -> 
         run.load_model()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", "[]", "run.json: format should be 1, received None"),
+        ("run.json", '{"format": 1}', "run.json: key 'data' is missing"),
+        ("schema.json", "{}", "schema.json: should be a schema, but key 'dataset': Field required$"),
+    ],
+)
+def test_a_record_without_its_keys_is_refused(
+    prepared: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    run = fit(tmp_path / "run", PreparedData(prepared), experiment("esmm", epochs=1))
+    (run.folder / name).write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        Run(run.folder)
+
+
 def test_a_damaged_checkpoint_is_refused(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = PreparedData(prepared)
     with monkeypatch.context() as patch:

@@ -83,10 +83,12 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record: dict[str, Any] = read_json(folder / "run.json", "the record of a run")
-        if self.record.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{folder / 'run.json'}: format should be {FORMAT}, received {self.record.get('format')!r}"
-            )
+        found = self.record.get("format") if isinstance(self.record, dict) else None
+        if found != FORMAT:
+            raise ArtifactError(f"{folder / 'run.json'}: format should be {FORMAT}, received {found!r}")
+        missing = sorted({"experiment", "seed", "data", "environment"} - set(self.record))
+        if missing:
+            raise ArtifactError(f"{folder / 'run.json'}: key '{missing[0]}' is missing")
         try:
             self.experiment = Experiment.model_validate(self.record["experiment"])
         except ValidationError as error:

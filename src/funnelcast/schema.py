@@ -142,7 +142,9 @@ class Schema(Frozen):
         except FileNotFoundError as error:
             raise ArtifactError(f"{path}: should be a schema file, but does not exist") from error
         except ValidationError as error:
-            raise ArtifactError(f"{path}: should be a schema, received: {error}") from error
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "(top level)"
+            raise ArtifactError(f"{path}: should be a schema, but key '{key}': {first['msg']}") from error
 
 
 def field_column(field: str) -> str:
