@@ -80,7 +80,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["funnelcast", *words])
-        monkeypatch.setenv("COLUMNS", "400")
         capsys.readouterr()
         try:
             main()

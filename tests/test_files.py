@@ -54,3 +54,18 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"a.json: should be a report, received damaged JSON"):
         read_json(tmp_path / "a.json", "a report")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "should be a report, received JSON without keys"),
+        ('{"format": 2, "rows": 3}', "format should be 1, received 2"),
+        ('{"rows": 3}', "format should be 1, received None"),
+        ('{"format": 1}', "should be a report, but its key 'rows' is missing"),
+    ],
+)
+def test_a_record_without_its_keys_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        read_json(tmp_path / "a.json", "a report", "rows", version=1)

@@ -279,8 +279,8 @@ def test_a_damaged_run_is_refused(prepared: Path, tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("run.json", "[]", "run.json: format should be 1, received None"),
-        ("run.json", '{"format": 1}', "run.json: key 'data' is missing"),
+        ("run.json", "[]", "run.json: should be the record of a run, received JSON without keys"),
+        ("run.json", '{"format": 1}', "run.json: should be the record of a run, but its key 'experiment' is missing"),
         ("schema.json", "{}", "schema.json: should be a schema, but key 'dataset': Field required$"),
     ],
 )

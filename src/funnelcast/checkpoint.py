@@ -110,7 +110,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     Raises:
         ArtifactError: there is no checkpoint, it is damaged, or it is of another model.
     """
-    record = read_json(folder / "checkpoint.json", "a checkpoint")
+    record = read_json(folder / "checkpoint.json", "a checkpoint", "tensors", "sha256", "state")
     tensors = load_tensors(folder / record["tensors"], record["sha256"])
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shlex
 import sys
 import tomllib
@@ -33,7 +32,7 @@ app = typer.Typer(
 )
 # Piped output has no width of its own; 80 columns would fold every table.
 # Names and paths come from users: what looks like markup in them is text.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160, markup=False)
+console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
 
 Set = Annotated[list[str], typer.Option("--set", help="An option as key=value; may be given several times.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared folder; overrides the experiment file.")]

@@ -46,7 +46,7 @@ class Component(Strict):
         return data
 
 
-class TrainConfig(Strict):
+class TrainConfig(Strict, strict=True):
     """Everything about training that is not the model or the loss.
 
     Args:

@@ -90,7 +90,9 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[st
     started = time.perf_counter()
     scores = score(model, loader)
     seconds = time.perf_counter() - started
-    history = read_json(run.folder / "history.json", "the history of a run")
+    history = read_json(
+        run.folder / "history.json", "the history of a run", "rows", "train_seconds", "epochs", "best_epoch"
+    )
     report = {
         "format": 1,
         "experiment": run.experiment.name,

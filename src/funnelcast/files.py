@@ -78,21 +78,31 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path, kind: str) -> Any:
+def read_json(path: Path, kind: str, *keys: str, version: int | None = None) -> dict[str, Any]:
     """Read a JSON file of ours.
 
     Args:
         path: the file.
         kind: what it should be, for the error message.
+        keys: the keys it should have at the least.
+        version: the number its key `format` should hold; None for a file without one.
 
     Raises:
-        ArtifactError: the file is missing, cannot be read, or is not JSON.
+        ArtifactError: the file is missing, cannot be read, is not a JSON object, lacks a key, or is of another format.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: should be {kind}, but does not exist") from error
     except OSError as error:
         raise ArtifactError(f"{path}: should be {kind}, but cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: should be {kind}, received damaged JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ArtifactError(f"{path}: should be {kind}, received JSON without keys")
+    if version is not None and record.get("format") != version:
+        raise ArtifactError(f"{path}: format should be {version}, received {record.get('format')!r}")
+    for key in keys:
+        if key not in record:
+            raise ArtifactError(f"{path}: should be {kind}, but its key '{key}' is missing")
+    return record

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -82,13 +81,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.record: dict[str, Any] = read_json(folder / "run.json", "the record of a run")
-        found = self.record.get("format") if isinstance(self.record, dict) else None
-        if found != FORMAT:
-            raise ArtifactError(f"{folder / 'run.json'}: format should be {FORMAT}, received {found!r}")
-        missing = sorted({"experiment", "seed", "data", "environment"} - set(self.record))
-        if missing:
-            raise ArtifactError(f"{folder / 'run.json'}: key '{missing[0]}' is missing")
+        keys = ("experiment", "seed", "data", "environment")
+        self.record = read_json(folder / "run.json", "the record of a run", *keys, version=FORMAT)
         try:
             self.experiment = Experiment.model_validate(self.record["experiment"])
         except ValidationError as error:
@@ -114,7 +108,7 @@ class Run:
         """
         if not self.complete:
             raise ArtifactError(f"{self.folder}: training is not complete; go on with 'funnelcast train --resume'")
-        checksums: dict[str, str] = read_json(self.folder / "manifest.json", "the manifest of a run")["files"]
+        checksums = read_json(self.folder / "manifest.json", "the manifest of a run", "files", version=FORMAT)["files"]
         for name, expected in checksums.items():
             check_sha256(self.folder / name, expected)
         model = build_model(self.experiment, self.schema)

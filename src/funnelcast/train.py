@@ -79,7 +79,7 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
         experiment: model, losses and training options.
         seed: >= 0; fixes the first weights and the order of rows.
         resume: go on from the last checkpoint in `folder`; the weights become those of an unbroken run, bit by bit
-            (same machine, same number of threads).
+            (on a CPU, same machine, same number of threads).
 
     Raises:
         ConfigError: an option is wrong, or the folder is taken.

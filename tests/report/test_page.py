@@ -209,6 +209,6 @@ def test_missing_and_damaged_files_are_named(make_comparison: Make, tmp_path: Pa
     with pytest.raises(ArtifactError, match="should hold a report of experiment 'mmoe' seed 1, but has none"):
         write_report(folder)
     (folder / "leaderboard.json").write_text('{"format": 2}', encoding="utf-8")
-    with pytest.raises(ArtifactError, match="should be a leaderboard of format 1"):
+    with pytest.raises(ArtifactError, match="format should be 1, received 2"):
         write_report(folder)
     assert not list(folder.glob("*.html"))

@@ -158,10 +158,8 @@ class Encoders:
         Raises:
             ArtifactError: the file is missing, damaged, or of an unknown format or kind.
         """
-        data = read_json(path, "an encoders file")
+        data = read_json(path, "an encoders file", "encoders", version=_FORMAT)
         try:
-            if data["format"] != _FORMAT:
-                raise ArtifactError(f"{path}: format should be {_FORMAT}, received {data['format']!r}")
             encoders = [cls._read(path, entry) for entry in data["encoders"]]
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise ArtifactError(

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from funnelcast.batch import Batch
 from funnelcast.data.split import Split
-from funnelcast.errors import ArtifactError
 from funnelcast.files import check_sha256, read_json
 from funnelcast.schema import (
     USER_COLUMN,
@@ -60,12 +59,8 @@ class PreparedData:
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = read_json(folder / "manifest.json", "the manifest of a prepared folder")
-        if self.manifest.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{folder / 'manifest.json'}: format should be {FORMAT}, received {self.manifest.get('format')!r}; "
-                "prepare the data again"
-            )
+        kind = "the manifest of a prepared folder"
+        self.manifest = read_json(folder / "manifest.json", kind, "splits", "files", version=FORMAT)
         if verify:
             checksums = dict(self.manifest["files"])
             checksums |= {f["path"]: f["sha256"] for s in self.manifest["splits"].values() for f in s["files"]}

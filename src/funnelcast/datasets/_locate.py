@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from funnelcast.data.description import Description
+from funnelcast.data.description import Description, Source, StepColumn, TimeSplit
 from funnelcast.errors import DataError
 
-__all__ = ["Recipe", "check_columns", "locate", "locate_folder", "missing_file", "used_columns"]
+__all__ = [
+    "Recipe",
+    "by_date",
+    "check_columns",
+    "describe_parquet",
+    "locate",
+    "locate_folder",
+    "missing_file",
+    "used_columns",
+]
 
 
 class Recipe(Protocol):
@@ -105,3 +115,38 @@ def check_columns(path: Path, columns: Iterable[str]) -> None:
     missing = [column for column in columns if column not in found]
     if missing:
         raise DataError(f"{path}: should have the column(s) {', '.join(missing)}, received only {', '.join(found)}")
+
+
+def by_date(column: str, valid_from: str, test_from: str) -> TimeSplit:
+    """Split by dates.
+
+    Args:
+        column: a column of dates.
+        valid_from: first day of VALID, such as `2022-05-04`.
+        test_from: first day of TEST.
+    """
+    first, second = (datetime.date.fromisoformat(day) for day in (valid_from, test_from))
+    return TimeSplit(kind="time", column=column, valid_from=first, test_from=second)
+
+
+def describe_parquet(
+    recipe: Recipe, source: Path | None, file: str, *, steps: Iterable[str], **keys: Any
+) -> Description:
+    """Describe a recipe's one Parquet file, whose label columns bear the names of the steps.
+
+    Args:
+        recipe: the dataset's class; the description bears the name of its module.
+        source: the file or its folder.
+        file: the file's name in a folder.
+        steps: the funnel in order.
+        keys: the other keys of the description.
+
+    Raises:
+        DataError: the file is missing or lacks columns.
+    """
+    path = locate(recipe, source, file)
+    name = recipe.__module__.rpartition(".")[2]
+    columns = tuple(StepColumn(name=step) for step in steps)
+    description = Description(name=name, source=Source(files=(str(path),), format="parquet"), steps=columns, **keys)
+    check_columns(path, used_columns(description))
+    return description

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from funnelcast.data.description import Description, Feature, Source, StepColumn, TimeSplit
-from funnelcast.datasets._locate import check_columns, locate, used_columns
+from funnelcast.data.description import Description, Feature
+from funnelcast.datasets._locate import by_date, describe_parquet
 from funnelcast.registry import DATASETS
 
 __all__ = ["Ga4"]
@@ -49,19 +48,12 @@ class Ga4:
         Raises:
             DataError: the file is missing or lacks columns.
         """
-        path = locate(type(self), source, "sessions.parquet")
-        description = Description(
-            name="ga4",
-            source=Source(files=(str(path),), format="parquet"),
+        return describe_parquet(
+            type(self),
+            source,
+            "sessions.parquet",
+            steps=("view_item", "begin_checkout", "add_payment_info", "purchase"),
             features=self.features,
-            steps=tuple(StepColumn(name=s) for s in ("view_item", "begin_checkout", "add_payment_info", "purchase")),
-            split=TimeSplit(
-                kind="time",
-                column="week_start_date",
-                valid_from=datetime.date(2021, 1, 4),
-                test_from=datetime.date(2021, 1, 18),
-            ),
+            split=by_date("week_start_date", "2021-01-04", "2021-01-18"),
             time="week_start_date",
         )
-        check_columns(path, used_columns(description))
-        return description

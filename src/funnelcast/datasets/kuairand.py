@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from funnelcast.data.description import Description, Feature, Source, StepColumn, TargetStatistics, TimeSplit
-from funnelcast.datasets._locate import check_columns, locate, used_columns
+from funnelcast.data.description import Description, Feature, TargetStatistics
+from funnelcast.datasets._locate import by_date, describe_parquet
 from funnelcast.errors import ConfigError, choices
 from funnelcast.registry import DATASETS
 
@@ -82,21 +81,14 @@ class Kuairand:
         Raises:
             DataError: the file is missing or lacks columns.
         """
-        path = locate(type(self), source, "impressions.parquet")
-        description = Description(
-            name="kuairand",
-            source=Source(files=(str(path),), format="parquet"),
+        return describe_parquet(
+            type(self),
+            source,
+            "impressions.parquet",
+            steps=("click", "long_view", "engage"),
             features=self.features,
-            steps=tuple(StepColumn(name=step) for step in ("click", "long_view", "engage")),
-            split=TimeSplit(
-                kind="time",
-                column="date",
-                valid_from=datetime.date(2022, 5, 4),
-                test_from=datetime.date(2022, 5, 6),
-            ),
+            split=by_date("date", "2022-05-04", "2022-05-06"),
             user="user_id",
             time="time_utc",
             target_statistics=self.statistics,
         )
-        check_columns(path, used_columns(description))
-        return description

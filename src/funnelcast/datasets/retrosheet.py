@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from funnelcast.data.description import Description, Feature, Source, StepColumn, TimeSplit
-from funnelcast.datasets._locate import check_columns, locate, used_columns
+from funnelcast.data.description import Description, Feature
+from funnelcast.datasets._locate import by_date, describe_parquet
 from funnelcast.registry import DATASETS
 
 __all__ = ["Retrosheet"]
@@ -61,20 +60,13 @@ class Retrosheet:
         Raises:
             DataError: the file is missing or lacks columns.
         """
-        path = locate(type(self), source, "pitches.parquet")
-        description = Description(
-            name="retrosheet",
-            source=Source(files=(str(path),), format="parquet"),
+        return describe_parquet(
+            type(self),
+            source,
+            "pitches.parquet",
+            steps=("swing", "contact", "in_play", "hit", "extra_base_hit"),
             features=self.features,
-            steps=tuple(StepColumn(name=step) for step in ("swing", "contact", "in_play", "hit", "extra_base_hit")),
-            split=TimeSplit(
-                kind="time",
-                column="game_date",
-                valid_from=datetime.date(2022, 7, 1),
-                test_from=datetime.date(2022, 8, 1),
-            ),
+            split=by_date("game_date", "2022-07-01", "2022-08-01"),
             user="batter_id",
             time="game_date",
         )
-        check_columns(path, used_columns(description))
-        return description

@@ -36,9 +36,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         ArtifactError: a file is missing, damaged or of an unknown format, or a run of the leaderboard has no folder.
     """
-    leaderboard = read_json(folder / "leaderboard.json", "a leaderboard")
-    if not isinstance(leaderboard, dict) or leaderboard.get("format") != 1:
-        raise ArtifactError(f"{folder / 'leaderboard.json'}: should be a leaderboard of format 1")
+    leaderboard = read_json(folder / "leaderboard.json", "a leaderboard", "rows", "funnel", version=1)
     runs = _read_runs(folder, leaderboard)
     # Where a figure shows one line an experiment, the run of its first seed stands for it.
     first = [next(run for run in runs if run.series == i) for i in range(len(leaderboard["rows"]))]
@@ -69,7 +67,7 @@ def _read_runs(folder: Path, leaderboard: Record) -> list[Run]:
     wanted = {(row["experiment"], seed) for row in leaderboard["rows"] for seed in row["seeds"]}
     runs = []
     for path in sorted((folder / "runs").glob("*/report.json")):
-        report = read_json(path, "a report")
+        report = read_json(path, "a report", "experiment", "seed", version=1)
         if (report["experiment"], report["seed"]) in wanted:
             wanted.discard((report["experiment"], report["seed"]))
             curves = read_json(path.with_name("curves.json"), "the curves of a run")
