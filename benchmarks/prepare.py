@@ -1,6 +1,6 @@
 """Speed and memory of `prepare` on 5 M rows x 25 columns, from CSV and from Parquet.
 
-    python benchmarks/prepare.py --work /tmp/bench
+    python benchmarks/prepare.py --work build/bench-prepare
 
 Each source is prepared in a process of its own; peak memory is what the system counted for that process. The files
 are made in the work folder (about 2 GB) and removed at the end.
