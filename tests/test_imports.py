@@ -14,7 +14,7 @@ import funnelcast
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "registry", "schema", "progress", "config"],
-    ["batch", "prediction", "objective", "metrics", "curves", "scores"],
+    ["batch", "prediction", "objective", "metrics", "curves", "gauc", "scores"],
     ["layers", "data"],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "predict"],

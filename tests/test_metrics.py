@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+from funnelcast.gauc import gauc
 from funnelcast.metrics import (
     HIGHER_IS_BETTER,
     IDEAL,
@@ -20,7 +21,6 @@ from funnelcast.metrics import (
     brier,
     ece,
     error_to_truth,
-    gauc,
     logloss,
     normalised_entropy,
     pcoc,

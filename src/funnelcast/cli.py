@@ -163,6 +163,8 @@ def evaluate(
         raise ConfigError(f"--split should be one of {', '.join(parts)}, received '{split}'")
     opened = Run(run)
     folder = data or Path(opened.record["data"]["folder"])
+    if data is None and not folder.is_dir():
+        raise ConfigError(f"{folder}: the prepared folder the run was trained on is not here; name it by --data")
     report = evaluate_run(opened, PreparedData(folder), Split(split))
     columns = ("auc", "logloss", "ne", "pcoc", "ece", "brier", "gauc")
     table = Table("step", "space", "rows", "positives", *columns)

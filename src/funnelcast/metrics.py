@@ -17,15 +17,14 @@ from funnelcast.curves import equal_mass_bins
 __all__ = [
     "HIGHER_IS_BETTER",
     "IDEAL",
-    "GroupedAuc",
     "Undefined",
     "Value",
     "auc",
     "badness",
     "brier",
+    "checked_rows",
     "ece",
     "error_to_truth",
-    "gauc",
     "logloss",
     "normalised_entropy",
     "one_class",
@@ -83,8 +82,20 @@ def badness(metric: str, value: float) -> float:
     return -value if HIGHER_IS_BETTER[metric] else value
 
 
-def _rows(labels: Array, weights: Array | None, *columns: Array) -> tuple[Array, Array | None, list[Array]]:
-    """Check that all columns have the same rows; drop rows of weight 0, and weights that are all the same."""
+def checked_rows(labels: Array, weights: Array | None, *columns: Array) -> tuple[Array, Array | None, list[Array]]:
+    """Check that all columns have the same rows; drop rows of weight 0, and weights that are all the same.
+
+    Args:
+        labels: [N] bool or {0, 1}.
+        weights: [N] >= 0, or None for one each.
+        *columns: [N] each, without NaN.
+
+    Returns:
+        Labels as bool, float64 weights or None where they do not matter, and the columns.
+
+    Raises:
+        ValueError: shapes differ, a score is NaN, or a weight is negative or infinite.
+    """
     labels = np.asarray(labels).astype(bool)
     arrays = [np.asarray(column) for column in columns]
     for array in [*arrays, *([] if weights is None else [np.asarray(weights)])]:
@@ -146,7 +157,7 @@ def auc(scores: Array, labels: Array, weights: Array | None = None) -> Value:
         >>> auc(np.log([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]))
         0.875
     """
-    labels, weight, (scores,) = _rows(labels, weights, scores)
+    labels, weight, (scores,) = checked_rows(labels, weights, scores)
     if reason := one_class(labels):
         return Undefined(reason)
     positive, negative = scores[labels], scores[~labels]
@@ -178,7 +189,7 @@ def logloss(log_p: Array, log_not_p: Array, labels: Array, weights: Array | None
         >>> round(logloss(np.log([0.5, 0.5]), np.log([0.5, 0.5]), np.array([0, 1])), 4)
         0.6931
     """
-    labels, weight, (log_p, log_not_p) = _rows(labels, weights, log_p, log_not_p)
+    labels, weight, (log_p, log_not_p) = checked_rows(labels, weights, log_p, log_not_p)
     if not len(labels):
         return Undefined("no rows")
     value = -_mean(np.where(labels, log_p, log_not_p), weight)
@@ -205,7 +216,7 @@ def normalised_entropy(log_p: Array, log_not_p: Array, labels: Array, weights: A
         >>> normalised_entropy(np.log([0.25, 0.25]), np.log([0.75, 0.75]), np.array([0, 1])) > 1
         True
     """
-    labels, weight, (log_p, log_not_p) = _rows(labels, weights, log_p, log_not_p)
+    labels, weight, (log_p, log_not_p) = checked_rows(labels, weights, log_p, log_not_p)
     if reason := one_class(labels):
         return Undefined(reason)
     loss = logloss(log_p, log_not_p, labels, weight)
@@ -229,7 +240,7 @@ def pcoc(probability: Array, labels: Array, weights: Array | None = None) -> Val
         >>> pcoc(np.array([0.5, 0.25]), np.array([0, 1]))
         0.75
     """
-    labels, weight, (probability,) = _rows(labels, weights, probability)
+    labels, weight, (probability,) = checked_rows(labels, weights, probability)
     if not labels.any():
         return Undefined(f"no positives in {len(labels)} rows" if len(labels) else "no rows")
     return _mean(probability, weight) / _mean(labels, weight)
@@ -254,7 +265,7 @@ def ece(probability: Array, labels: Array, weights: Array | None = None, bins: i
         >>> ece(np.array([0.25, 0.25, 0.75, 0.75]), np.array([0, 0, 1, 1]), bins=2)
         0.25
     """
-    labels, weight, (probability,) = _rows(labels, weights, probability)
+    labels, weight, (probability,) = checked_rows(labels, weights, probability)
     if not len(labels):
         return Undefined("no rows")
     gap = probability.astype(np.float64) - labels
@@ -278,72 +289,10 @@ def brier(probability: Array, labels: Array, weights: Array | None = None) -> Va
         >>> brier(np.array([0.5, 1.0]), np.array([0, 1]))
         0.125
     """
-    labels, weight, (probability,) = _rows(labels, weights, probability)
+    labels, weight, (probability,) = checked_rows(labels, weights, probability)
     if not len(labels):
         return Undefined("no rows")
     return _mean((probability.astype(np.float64) - labels) ** 2, weight)
-
-
-@dataclass(frozen=True)
-class GroupedAuc:
-    """The AUC within users.
-
-    Args:
-        value: mean of the users' AUCs.
-        covered: share of the rows (by weight) that belong to a user with both classes, in [0, 1].
-        users: number of users with both classes.
-    """
-
-    value: Value
-    covered: float
-    users: int
-
-
-def gauc(scores: Array, labels: Array, user: Array, weights: Array | None = None) -> GroupedAuc:
-    """Compute the mean AUC within users, each weighted by its rows.
-
-    GAUC = sum_u n_u AUC_u / sum_u n_u over the users with both classes; the others have no AUC and are left out.
-
-    Args:
-        scores: [N] numbers; larger means more likely.
-        labels: [N] bool or {0, 1}.
-        user: [N] whole numbers.
-        weights: [N] >= 0, or None for one each.
-
-    Source: Zhou et al., KDD 2018, "Deep interest network", section 5.3 (weighted by impressions).
-
-    Example:
-        >>> gauc(np.array([0.1, 0.9, 0.5, 0.4]), np.array([0, 1, 0, 0]), np.array([7, 7, 8, 8]))
-        GroupedAuc(value=1.0, covered=0.5, users=1)
-    """
-    labels, weight, (scores, user) = _rows(labels, weights, scores, user)
-    rows, positives = len(labels), int(np.count_nonzero(labels))
-    if not positives:
-        return GroupedAuc(Undefined(f"no positives in {rows} rows" if rows else "no rows"), 0.0, 0)
-    w = np.ones(rows) if weight is None else weight
-    # Only users with a positive can have both classes; they are few at small rates, and only they are sorted.
-    known = np.unique(user[labels])  # [U]
-    place = np.searchsorted(known, user).clip(max=len(known) - 1)
-    kept = np.flatnonzero(known[place] == user)
-    kept = kept[np.lexsort((scores[kept], place[kept]))]
-    values, mass = _auc_by_group(scores[kept], labels[kept], w[kept], place[kept], len(known))
-    both = ~np.isnan(values)
-    if not both.any():
-        return GroupedAuc(Undefined(f"no user has both classes: {positives} positives of {rows} rows"), 0.0, 0)
-    covered = mass[both].sum()
-    return GroupedAuc(float(np.dot(mass[both], values[both]) / covered), float(covered / w.sum()), int(both.sum()))
-
-
-def _auc_by_group(s: Array, y: Array, w: Array, group: Array, groups: int) -> tuple[Array, Array]:
-    """Rows sorted by (group, score) -> AUC (NaN where a class is missing) and weight of each group, [U] each."""
-    positive, negative = np.bincount(group, w * y, groups), np.bincount(group, w * ~y, groups)
-    first = np.flatnonzero(np.append(True, (s[1:] != s[:-1]) | (group[1:] != group[:-1])))  # first row of every tie
-    tie_positive, tie_negative = np.add.reduceat(w * y, first), np.add.reduceat(w * ~y, first)
-    group = group[first]
-    below = np.cumsum(tie_negative) - tie_negative - (np.cumsum(negative) - negative)[group]
-    won = np.bincount(group, tie_positive * (below + 0.5 * tie_negative), groups)
-    pairs = positive * negative
-    return np.divide(won, pairs, out=np.full(groups, np.nan), where=pairs > 0), positive + negative
 
 
 def error_to_truth(probability: Array, truth: Array, weights: Array | None = None) -> dict[str, Value]:
@@ -361,7 +310,7 @@ def error_to_truth(probability: Array, truth: Array, weights: Array | None = Non
         >>> error_to_truth(np.array([0.25, 0.75]), np.array([0.0, 1.0]))["explained_variance"]
         0.75
     """
-    _, weight, (probability, truth) = _rows(np.ones(np.shape(truth), dtype=bool), weights, probability, truth)
+    _, weight, (probability, truth) = checked_rows(np.ones(np.shape(truth), dtype=bool), weights, probability, truth)
     if not len(truth):
         return dict.fromkeys(("explained_variance", "rmse", "mean_absolute_error", "bias"), Undefined("no rows"))
     truth = truth.astype(np.float64)

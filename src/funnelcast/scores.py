@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from funnelcast import metrics
 from funnelcast.curves import reliability, roc_points, score_histogram
 from funnelcast.errors import DataError
+from funnelcast.gauc import gauc
 from funnelcast.metrics import Undefined, Value
 
 __all__ = ["SPACES", "Scores", "Space", "funnel_curves", "funnel_metrics"]
@@ -131,7 +132,7 @@ def _space_metrics(scores: Scores, step: int, space: Space) -> dict[str, Any]:
     if scores.user is None:
         values["gauc"] = Undefined("the data have no user column")
     else:
-        grouped = metrics.gauc(log_p, labels, scores.user[rows], weight)
+        grouped = gauc(log_p, labels, scores.user[rows], weight)
         values |= {"gauc": grouped.value, "gauc_covered": grouped.covered, "gauc_users": grouped.users}
     record: dict[str, Any] = {"rows": len(labels), "positives": int(np.count_nonzero(labels)), **_as_json(values)}
     truth: Array | None = getattr(scores, f"true_{space}")

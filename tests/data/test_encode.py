@@ -276,3 +276,12 @@ def test_names_of_encoded_columns() -> None:
     table = encoders.encode(pa.table({"raw": [1], "a": ["x"]}))
     assert table.column_names == [field_column(field.name) for field in encoders.fields()]
     assert encoders.raw_columns() == ["raw", "a"]
+
+
+def test_a_flag_written_as_number_is_the_flag_of_training() -> None:
+    paid = Vocabulary.fit("paid", "paid", pa.array([True, False]))
+    wanted = paid.apply(pa.array([True, False, None])).to_pylist()
+    assert wanted == [2, 3, 0]
+    for again in (pa.array([1, 0, None]), pa.array([1.0, 0.0, None]), pa.array(["true", "false", None])):
+        assert paid.apply(again).to_pylist() == wanted
+    assert paid.apply(pa.array([2, -1])).to_pylist() == [1, 1]

@@ -22,6 +22,7 @@ __all__ = ["HashBuckets", "Multi", "Vocabulary"]
 
 _HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
 Ids = npt.NDArray[np.int32]
+_FLAGS = {"true", "false"}
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class Vocabulary:
     def _ids(self, values: pa.Array) -> Ids:
         if not len(self.values):
             return np.where(pc.is_null(values).to_numpy(zero_copy_only=False), NULL_ID, UNKNOWN_ID).astype(np.int32)
+        if len(self.values) <= len(_FLAGS) and set(self.values.to_pylist()) <= _FLAGS:
+            # A boolean column of TRAIN; elsewhere the same flag is often written as 0 or 1.
+            values = pc.if_else(pc.equal(values, "1"), "true", pc.if_else(pc.equal(values, "0"), "false", values))
         found = pc.index_in(values, value_set=self.values)
         ids: Ids = pc.fill_null(found, UNKNOWN_ID - FIRST_VALUE_ID).to_numpy(zero_copy_only=False) + np.int32(
             FIRST_VALUE_ID

@@ -18,6 +18,7 @@ from funnelcast.data.description import Description
 from funnelcast.data.encode import Encoders
 from funnelcast.data.fit import fit_columns
 from funnelcast.data.fit_statistics import fit_statistics
+from funnelcast.data.reading import reading_progress
 from funnelcast.data.source import open_source, with_text
 from funnelcast.data.split import Split
 from funnelcast.data.sql import bytes_of, connect, literal
@@ -117,10 +118,9 @@ def _fit(
     source = with_text(open_source(connection, description.source), text_columns(description))
     check_columns(description, source)
     staged = work / "staged.parquet"
-    with RowProgress("read", None) as progress:
+    with reading_progress(connection, source):
         stage(connection, description, source, staged)
-        found = audit(connection, description, source, f"read_parquet({literal(str(staged))})")
-        progress.advance(found.source_rows)
+    found = audit(connection, description, source, f"read_parquet({literal(str(staged))})")
     if found.violating_rows and description.labels.sample:
         save_violations(connection, description, source, result / "violations.parquet")
     passes = len(description.features) + len(description.target_statistics)

@@ -115,7 +115,9 @@ def connect(spill: Path, memory: int, threads: int) -> Iterator[duckdb.DuckDBPyC
         }
     )
     try:
-        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        connection.execute("SET TimeZone = 'UTC'")
+        # The bar is asked how far it is, never drawn by DuckDB itself.
+        connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         yield connection
     finally:
         connection.close()
