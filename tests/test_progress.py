@@ -12,12 +12,12 @@ from funnelcast.progress import RowProgress
 
 def test_a_terminal_sees_rows_and_note() -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120)
-    with RowProgress("train mine", 2000, console) as progress:
-        progress.advance(1000, "best NE 0.9")
+    console = Console(file=out, force_terminal=True, width=80)
+    with RowProgress("train shared_bottom seed 12", 2000, console) as progress:
+        progress.advance(1000, "best NE 0.87654")
         progress.advance(1000)
     text = out.getvalue()
-    assert "train mine" in text and "2000/2000" in text and "rows/s" in text and "best NE 0.9" in text
+    assert "train shared_bottom seed 12" in text and "100%" in text and "rows/s" in text and "best NE 0.87654" in text
 
 
 def test_brackets_in_a_title_are_text() -> None:
