@@ -197,8 +197,8 @@ class Apem(FunnelModel):
         gamma_share: share > 0 of the planned steps at which gamma would be 0; training may end before (> 1).
         gate: what z multiplies: the `query`, the attention's `output`, both (`query_output`), the query while points
             with z < 0.1 are no keys for readers of the layer (`key_mask`), or nothing (`none`, z = 1, no selector).
-        first_residual: R_1: I_1 (`inducing`), z * I_1 (`gated`), nothing (`none`), the mean of the fields (`mean`) or a
-            learned K x F mixture of them (`learned`).
+        first_residual: R_1: I_1 (`inducing`), the query as its gate leaves it, z * I_1 (`gated`), nothing (`none`), the
+            mean of the fields (`mean`) or a learned K x F mixture of them (`learned`).
         selector_input: what MLP_l sees: all tokens of X_{l-1} (`former`), their mean (`pooled`), all fields (`fields`),
             or all fields with one selector for all layers (`shared`).
         selector_hidden: widths of the hidden layers of MLP_l.
