@@ -8,6 +8,7 @@ import pytest
 
 from funnelcast.config import load_experiment
 from funnelcast.errors import ConfigError
+from funnelcast.registry import MODELS
 
 
 def write(folder: Path, text: str) -> Path:
@@ -72,3 +73,15 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         load_experiment(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="received a folder"):
         load_experiment(tmp_path)
+
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_experiment_file_names_a_model_and_options_it_has(path: Path) -> None:
+    experiment = load_experiment(path)
+    assert experiment.name == experiment.model.name == path.stem
+    assert set(experiment.model.options) <= set(MODELS.options(experiment.model.name))
+    head = path.read_text().splitlines()[:3]
+    assert head[0].startswith("# funnelcast prepare") and f"experiments/{path.parent.name}/{path.name}" in head[1]
