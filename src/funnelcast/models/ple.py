@@ -1,4 +1,4 @@
-"""PLE."""
+"""PLE: own and shared experts a step, level upon level."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class Level(nn.Module):
 
 @MODELS.register
 class Ple(FunnelModel):
-    """PLE, "Progressive layered extraction (PLE): a novel multi-task learning model [...]". Tang et al., RecSys 2020.
+    """PLE. Tang et al. (Tencent), RecSys 2020, "Progressive layered extraction (PLE)".
+
+    Full title: "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized
+    Recommendations".
 
     g_k0 = g_s0 = x = flatten(E[x]),  p_k = sigmoid(tower_k(g_kL)), and on every level l = 1..L
 
