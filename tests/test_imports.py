@@ -15,7 +15,17 @@ ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "registry", "graph", "schema", "progress", "config"],
     ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores"],
-    ["layers", "heads", "graph_head", "experts", "transition_towers", "apem_layers", "value_head", "data"],
+    [
+        "layers",
+        "heads",
+        "graph_head",
+        "experts",
+        "transition_towers",
+        "apem_layers",
+        "value_head",
+        "optimizers",
+        "data",
+    ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
     ["compare", "leaderboard", "tables", "report", "estimator"],

@@ -77,6 +77,20 @@ def test_resume_gives_the_very_weights_of_an_unbroken_run(
     assert curves[0] == curves[1]
 
 
+@pytest.mark.parametrize("embedding", ["lazy_adam", "sparse_adam", "rowwise_adagrad"])
+def test_resume_is_exact_with_every_embedding_optimizer(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedding: str
+) -> None:
+    data, config = PreparedData(prepared), experiment("mmoe", learning_rate_schedule="linear")
+    config = Experiment.model_validate({**config.model_dump(), "optimizer": {"embedding": embedding}})
+    unbroken = fit(tmp_path / "unbroken", data, config, seed=3)
+    with monkeypatch.context() as patch:
+        Interruption(patch, 21)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "broken", data, config, seed=3)
+    assert weights(fit(tmp_path / "broken", data, config, seed=3, resume=True)) == weights(unbroken)
+
+
 def test_the_average_is_the_mean_of_the_last_steps(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

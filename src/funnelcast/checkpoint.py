@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from funnelcast.errors import ArtifactError
 from funnelcast.files import check_sha256, read_json, sha256, write_bytes, write_json
@@ -48,36 +49,42 @@ def load_tensors(path: Path, expected_sha256: str) -> dict[str, Tensor]:
     return dict(load_file(path))
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flatten an optimizer's state to `optimizer.<parameter number>.<name>`.
+def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """Flatten the state of optimizers to `optimizer.<optimizer number>.<parameter number>.<name>`.
 
     Args:
-        optimizer: any optimizer whose state is made of tensors.
+        optimizers: any whose state is made of tensors and whole numbers.
     """
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer.{number}.{key}": value for number, entry in state.items() for key, value in entry.items()}
+    return {
+        f"optimizer.{member}.{number}.{key}": torch.as_tensor(value)
+        for member, optimizer in enumerate(optimizers)
+        for number, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` took out.
 
     Args:
-        optimizer: built over the same parameters in the same order.
-        tensors: a checkpoint's tensors; others than the optimizer's are passed over.
+        optimizers: built over the same parameters in the same order.
+        tensors: a checkpoint's tensors; others than the optimizers' are passed over.
     """
-    state: dict[int, dict[str, Tensor]] = {}
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
     for name, value in tensors.items():
         if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            _, member, number, key = name.split(".", 3)
+            whole = value.dim() == 0 and not value.is_floating_point()  # a count of steps that was no tensor
+            states[int(member)].setdefault(int(number), {})[key] = value.item() if whole else value
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
     average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[Optimizer],
     state: Mapping[str, Any],
     loss_sum: Tensor,
 ) -> None:
@@ -87,14 +94,14 @@ def save_checkpoint(
         folder: the run's folder.
         model: its parameters and buffers are saved.
         average: so are those of its average, where there is one.
-        optimizer: its moments are saved.
+        optimizers: their moments are saved.
         state: where training stands, as JSON values.
         loss_sum: [] sum of the losses since the last line of the training curve.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    tensors |= optimizer_tensors(optimizer)
+    tensors |= optimizer_tensors(optimizers)
     tensors |= {"random_state": torch.get_rng_state(), "loss_sum": loss_sum}
     path = folder / f"checkpoint-{state['step']}.safetensors"
     checksum = save_tensors(path, tensors)
@@ -105,7 +112,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
+    folder: Path, model: nn.Module, average: nn.Module | None, optimizers: Sequence[Optimizer]
 ) -> tuple[dict[str, Any], Tensor]:
     """Put a model, its optimizer and the random state back to where the last checkpoint was written.
 
@@ -113,7 +120,7 @@ def load_checkpoint(
         folder: the run's folder.
         model: of the same configuration.
         average: its average, where there is one.
-        optimizer: built over the model's parameters.
+        optimizers: built over the model's parameters.
 
     Returns:
         The state that `save_checkpoint` was given, and the loss sum.
@@ -132,6 +139,6 @@ def load_checkpoint(
         raise ArtifactError(
             f"{folder / record['tensors']}: should hold this model's weights, received: {finding}"
         ) from error
-    restore_optimizer(optimizer, tensors)
+    restore_optimizer(optimizers, tensors)
     torch.set_rng_state(tensors["random_state"])
     return dict(record["state"]), tensors["loss_sum"]

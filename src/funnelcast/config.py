@@ -11,7 +11,18 @@ from pydantic import Field as Key
 
 from funnelcast.errors import ConfigError, choices
 
-__all__ = ["Component", "Experiment", "TrainConfig", "explain", "load_experiment", "read_toml"]
+__all__ = [
+    "Component",
+    "EmbeddingOptimizer",
+    "Experiment",
+    "OptimizerConfig",
+    "TrainConfig",
+    "explain",
+    "load_experiment",
+    "read_toml",
+]
+
+EmbeddingOptimizer = Literal["adam", "lazy_adam", "sparse_adam", "rowwise_adagrad"]
 
 
 class Strict(BaseModel):
@@ -78,6 +89,21 @@ class TrainConfig(Strict, strict=True):
     memory_gb: float = Key(default=4.0, gt=0)
 
 
+class OptimizerConfig(Strict, strict=True):
+    """What updates the embedding tables; all other weights are always updated by Adam.
+
+    Args:
+        embedding: `adam` moves every row of the table in every step, as the paper's optimizer does; `lazy_adam` moves
+            the rows of the batch alone, many times faster on large tables; `sparse_adam` is the same by torch's own
+            code; `rowwise_adagrad` keeps one number of state a row and wants a larger step size. `auto` is `lazy_adam`
+            on the CPU where the tables have 262,144 ids or more, else `adam`.
+        embedding_learning_rate: step size of the tables > 0; without it that of `train`.
+    """
+
+    embedding: Literal["auto", EmbeddingOptimizer] = "auto"
+    embedding_learning_rate: float | None = Key(default=None, gt=0)
+
+
 class Experiment(Strict):
     """One experiment file.
 
@@ -87,6 +113,7 @@ class Experiment(Strict):
         model: the model and its options.
         losses: the losses and their options; none means the model's own.
         train: how to train.
+        optimizer: what updates the embedding tables.
     """
 
     name: str
@@ -94,6 +121,16 @@ class Experiment(Strict):
     model: Component
     losses: tuple[Component, ...] = ()
     train: TrainConfig = Key(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = Key(default_factory=OptimizerConfig)
+
+    @model_validator(mode="after")
+    def _has_a_decay(self) -> Experiment:
+        if self.optimizer.embedding == "sparse_adam" and self.train.weight_decay:
+            raise ValueError(
+                "'train.weight_decay' should be 0 with optimizer.embedding = 'sparse_adam', which has none, received "
+                f"{self.train.weight_decay}; 'lazy_adam' is the same optimizer with a decay"
+            )
+        return self
 
     @field_validator("name")
     @classmethod
@@ -163,7 +200,7 @@ def load_experiment(path: Path) -> Experiment:
     """Read an experiment file.
 
     Args:
-        path: a TOML file with the tables `[model]`, `[[losses]]`, `[train]`.
+        path: a TOML file with the tables `[model]`, `[[losses]]`, `[train]`, `[optimizer]`.
 
     Raises:
         ConfigError: the file, a key or a value is wrong; the message names it and the valid choices.

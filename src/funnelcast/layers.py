@@ -196,10 +196,11 @@ class FeatureEmbedding(nn.Module):
         self.register_buffer("offsets", column_offsets(schema), persistent=False)
         self.n_outputs = schema.n_fields * width
         self._chunks = _chunks(schema)
+        self.sparse = False  # whether the table's gradient holds the rows of the batch alone
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up ids [B, W] and return vectors [B, F, D]."""
-        vectors = nn.functional.embedding(ids + self.offsets, self.table)  # [B, W, D]
+        vectors = nn.functional.embedding(ids + self.offsets, self.table, sparse=self.sparse)  # [B, W, D]
         if not any(multi for _, _, multi in self._chunks):
             return vectors
         parts = [

@@ -25,6 +25,7 @@ from funnelcast.files import write_json
 from funnelcast.interrupt import Interrupt
 from funnelcast.layers import FunnelModel
 from funnelcast.objective import Loss, objective
+from funnelcast.optimizers import Optimizers, build_optimizers
 from funnelcast.prediction import Prediction
 from funnelcast.progress import RowProgress
 from funnelcast.registry import LOSSES
@@ -110,7 +111,7 @@ class Parts:
     model: FunnelModel
     average: AveragedModel | None  # the mean of the weights since it began
     losses: list[Loss]
-    optimizer: torch.optim.Optimizer
+    optimizers: Optimizers
     train: Loader
     valid: Loader
     device: torch.device
@@ -121,16 +122,14 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     config = run.experiment.train
     device = pick_device(config.device)
     model.to(device)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizers = build_optimizers(model, run.experiment)
     average = AveragedModel(model) if config.average_last > 0 else None
     train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30))
     valid = Loader(data, Split.VALID, SCORING_ROWS)
-    parts = Parts(run, model, average, losses, optimizer, train, valid, device)
+    parts = Parts(run, model, average, losses, optimizers, train, valid, device)
     state, loss_sum = State(), torch.zeros((), device=device)
     if resume and (run.folder / "checkpoint.json").exists():
-        values, loss_sum = load_checkpoint(run.folder, model, average, optimizer)
+        values, loss_sum = load_checkpoint(run.folder, model, average, optimizers.members)
         state, loss_sum = State.from_json(values), loss_sum.to(device)
     title = f"train {run.experiment.name} seed {run.seed}"
     with Interrupt() as interrupt, RowProgress(title, train.rows * config.epochs) as progress:
@@ -138,7 +137,7 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
         while state.epoch < config.epochs and not 0 < config.patience <= state.epochs_without_gain:
             loss_sum = _epoch(parts, state, loss_sum, progress, interrupt)
             _end_epoch(parts, state)
-            save_checkpoint(run.folder, model, average, optimizer, state.to_json(), loss_sum)
+            save_checkpoint(run.folder, model, average, optimizers.members, state.to_json(), loss_sum)
             if interrupt.pending:
                 raise KeyboardInterrupt
     if state.window:
@@ -150,7 +149,7 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
 
 def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, interrupt: Interrupt) -> Tensor:
     """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
-    run, model, optimizer, config = parts.run, parts.model, parts.optimizer, parts.run.experiment.train
+    run, model, optimizers, config = parts.run, parts.model, parts.optimizers, parts.run.experiment.train
     planned = parts.train.batches * config.epochs
     started = time.perf_counter() - state.train_seconds
     model.train()
@@ -158,13 +157,13 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
         batch = batch.to(parts.device)
         model.set_progress(state.step / planned)
         if config.learning_rate_schedule == "linear":
-            optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - state.step / planned)
+            optimizers.scale_learning_rate(1 - state.step / planned)
         prediction = model(batch.ids)
         loss = objective(parts.losses, prediction, batch)
-        optimizer.zero_grad(set_to_none=True)
+        optimizers.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        optimizer.step()
+        optimizers.clip(config.gradient_clip)
+        optimizers.step()
         if parts.average is not None and state.step >= planned * (1 - config.average_last):
             parts.average.update_parameters(model)
         loss_sum = loss_sum + loss.detach()
@@ -174,7 +173,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
             loss_sum = _curve_point(state, loss_sum, clipped_shares(parts.losses, prediction, batch))
         progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
         if interrupt.pending or (config.checkpoint_steps and state.step % config.checkpoint_steps == 0):
-            save_checkpoint(run.folder, model, parts.average, optimizer, state.to_json(), loss_sum)
+            save_checkpoint(run.folder, model, parts.average, optimizers.members, state.to_json(), loss_sum)
         if interrupt.pending:
             raise KeyboardInterrupt
     return loss_sum
