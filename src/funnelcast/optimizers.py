@@ -45,7 +45,7 @@ def merge_rows(gradient: Tensor) -> Tensor:
 class _RowOptimizer(Optimizer):
     """Base of optimizers that touch only the rows for which a sparse gradient holds a value."""
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002  no closures
         """Move the rows of the last batch.
 
         Args:
