@@ -14,7 +14,7 @@ import funnelcast
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "registry", "graph", "schema", "progress", "config"],
-    ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores"],
+    ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores", "native"],
     [
         "layers",
         "heads",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.layers import MLP, smooth_step
+from funnelcast.native import KernelResidual, asrg, asrg_usable
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix"]
 
@@ -76,10 +77,12 @@ class Asrg(nn.Module):
         self, x: Tensor, query_gate: Tensor | None, output_gate: Tensor | None, closed: Tensor | None
     ) -> Tensor:
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
+        a, u = self.folded()
+        plain = output_gate is None and closed is None
+        if plain and self.residual not in ("mean", "learned") and asrg_usable(x):
+            norm = self.norm
+            return asrg(x, query_gate, a, u, self.inducing, norm.weight, norm.bias, norm.eps, self._kernel_residual())
         (K, D), M = self.inducing.shape, self.heads
-        key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
-        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
-        u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
         B, n, _ = x.shape
         # The gate scales A (D*M*K numbers a row), not the scores (n*M*K): less to write and to keep for the gradient.
         gated = a if query_gate is None else a * query_gate[:, None, None, :]
@@ -89,6 +92,18 @@ class Asrg(nn.Module):
         out = out if output_gate is None else out * output_gate[:, :, None]
         y: Tensor = self.norm(self._add_residual(out, x, query_gate))
         return y
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return A [D, M, K] with the scale of the scores, and U [D, M*D]."""
+        (K, D), M = self.inducing.shape, self.heads
+        key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
+        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
+        return a, torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
+
+    def _kernel_residual(self) -> KernelResidual:
+        """Name the residual as the compiled layer does."""
+        known: dict[str | None, KernelResidual] = {None: "tokens", "inducing": "shared", "gated": "gated"}
+        return known.get(self.residual, "none")
 
     def _add_residual(self, out: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
         """Add the residual to the attention's output [B, K, D]; None stands for the former layer's tokens."""

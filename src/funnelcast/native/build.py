@@ -1,0 +1,113 @@
+"""Builds the kernels with the machine's C++ compiler into a cache; without a compiler there are none."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+__all__ = ["Native", "library", "native_state"]
+
+_SOURCES = (Path(__file__).with_name("asrg.cpp"),)
+_COMMON = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno")
+# torch's name of the machine's instructions -> ours and the compiler's; other machines get the compiler's default.
+_INSTRUCTIONS = {
+    "AVX512": (
+        "avx512",
+        ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
+    ),
+    "AVX2": ("avx2", ("-mavx2", "-mfma")),
+}
+SWITCH, COMPILERS = "FUNNELCAST_NATIVE", ("g++", "clang++", "c++")
+
+
+@dataclass(frozen=True)
+class Native:
+    """What became of the kernels.
+
+    Args:
+        library: the loaded kernels, or None.
+        line: one sentence for people: what is used, or why nothing is.
+    """
+
+    library: ctypes.CDLL | None
+    line: str
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, built on the first call of a process and cached on disk; None where there are none.
+
+    What was built, or why it was not, stands in one line on stderr. `FUNNELCAST_NATIVE=off` does without, `CXX` names
+    the compiler, `XDG_CACHE_HOME` moves the cache.
+    """
+    return native_state().library
+
+
+@functools.cache
+def native_state() -> Native:
+    """Return the kernels together with a line that says where they come from."""
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false"):
+        return Native(None, f"native kernels: off ({SWITCH}={os.environ[SWITCH]})")
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    if compiler is None:
+        wanted = "install g++ or clang++ and APEM trains two to three times faster"
+        return _say(Native(None, f"native kernels: no C++ compiler, PyTorch alone is used; {wanted}"))
+    instructions, flags = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ("plain", ()))
+    name = _file_name(compiler, instructions, flags)
+    path = _cache() / name
+    if path.exists():
+        return Native(ctypes.CDLL(str(path)), f"native kernels: {instructions}, {path}")
+    started = time.perf_counter()
+    try:
+        path = _compile(compiler, flags, path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        found = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return _say(Native(None, f"native kernels: {compiler} failed, PyTorch alone is used; {found[0][:300]}"))
+    seconds = time.perf_counter() - started
+    return _say(Native(ctypes.CDLL(str(path)), f"native kernels: {instructions}, built in {seconds:.1f} s, {path}"))
+
+
+def _say(native: Native) -> Native:
+    """Write the line to stderr."""
+    sys.stderr.write(f"{native.line}\n")
+    return native
+
+
+def _cache() -> Path:
+    """Return the folder for built kernels."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funnelcast"
+
+
+def _file_name(compiler: str, instructions: str, flags: tuple[str, ...]) -> str:
+    """Name a library after everything that goes into it."""
+    parts = [compiler, *_COMMON, *flags, *(source.read_text(encoding="utf-8") for source in _SOURCES)]
+    return f"{instructions}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+
+
+def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> Path:
+    """Compile into the cache, or into a temporary folder where that cannot be written; never leaves half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=path.parent)
+    except OSError:  # a read-only home: the kernels live as long as the system keeps its temporary files
+        folder = tempfile.mkdtemp(prefix="funnelcast-")
+        path = Path(folder) / path.name
+    built = Path(folder) / f"new-{path.name}"
+    command = [compiler, *_COMMON, *flags, *map(str, _SOURCES), "-o", str(built)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  the user's own compiler
+        built.replace(path)
+    finally:
+        if path.parent != Path(folder):
+            shutil.rmtree(folder)
+    return path
