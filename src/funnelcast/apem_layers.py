@@ -77,12 +77,14 @@ class Asrg(nn.Module):
         self, x: Tensor, query_gate: Tensor | None, output_gate: Tensor | None, closed: Tensor | None
     ) -> Tensor:
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
-        a, u = self.folded()
-        plain = output_gate is None and closed is None
-        if plain and self.residual not in ("mean", "learned") and asrg_usable(x):
-            norm = self.norm
-            return asrg(x, query_gate, a, u, self.inducing, norm.weight, norm.bias, norm.eps, self._kernel_residual())
-        (K, D), M = self.inducing.shape, self.heads
+        (K, D), M, norm = self.inducing.shape, self.heads, self.norm
+        plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
+        if plain and asrg_usable(x):
+            weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
+            return asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual())
+        key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
+        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
+        u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
         B, n, _ = x.shape
         # The gate scales A (D*M*K numbers a row), not the scores (n*M*K): less to write and to keep for the gradient.
         gated = a if query_gate is None else a * query_gate[:, None, None, :]
@@ -90,15 +92,8 @@ class Asrg(nn.Module):
         attention = hide(scores, closed).softmax(dim=1).view(B, n * M, K)
         out = torch.bmm(attention.transpose(1, 2), (x @ u).view(B, n * M, D))  # [B, K, D]
         out = out if output_gate is None else out * output_gate[:, :, None]
-        y: Tensor = self.norm(self._add_residual(out, x, query_gate))
+        y: Tensor = norm(self._add_residual(out, x, query_gate))
         return y
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Return A [D, M, K] with the scale of the scores, and U [D, M*D]."""
-        (K, D), M = self.inducing.shape, self.heads
-        key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
-        a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
-        return a, torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
 
     def _kernel_residual(self) -> KernelResidual:
         """Name the residual as the compiled layer does."""

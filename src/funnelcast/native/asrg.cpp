@@ -12,8 +12,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -36,18 +38,16 @@ inline Vector set(float x) { return x - Vector{}; }
 inline Vector largest(Vector a, Vector b) { return a > b ? a : b; }
 inline int up(int n) { return (n + W - 1) / W * W; }
 
-// exp(x) for x <= 0 to about 2 units in the last place; below -87 it is e^-87.
-inline Vector exponential(Vector x) {
-  x = largest(x, set(-87.0f));
-  const Vector shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number in the low bits
-  const Vector whole = shifted - 12582912.0f;
-  const Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  Vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+// 2^x for x <= 0 to 3e-7 of its value; below -126 it is 2^-126.
+inline Vector power_of_two(Vector x) {
+  x = largest(x, set(-126.0f));
+  const Vector shifted = x + 12582912.0f;  // 1.5 * 2^23: leaves the whole part in the low bits
+  const Vector r = x - (shifted - 12582912.0f);
+  Vector p = r * 1.33952879e-3f + 9.67459287e-3f;
+  p = p * r + 5.55057004e-2f;
+  p = p * r + 2.40222633e-1f;
+  p = p * r + 6.93147182e-1f;
+  p = p * r + 1.0f;
   return (Vector)((Bits)p + ((Bits)shifted << 23));
 }
 
@@ -138,85 +138,91 @@ enum Residual { kNone = 0, kTokens = 1, kShared = 2, kGated = 3 };
 
 struct Sizes {
   int n, D, K, M, residual;
-  int np, Kp;  // n and K, rounded up to whole vectors
+  int E, np, Kp;  // width of a head; n and K, rounded up to whole vectors
 };
 
-// What the layer's weights look like in the kernel.
+// The layer's weights: query I [K][D], key, value and output matrices [D][D], LayerNorm.
 struct Weights {
-  Buffer aT;        // [M][D][Kp], 0 behind K
-  Buffer sharedT;   // [D][Kp], the residual that all rows have in common
-  const float* u;   // [D][M*D]
-  const float* scale;
-  const float* shift;
+  Buffer queryT;  // [D][Kp], 0 behind K
+  const float *key, *value, *output, *scale, *shift;
   float eps;
 
-  Weights(const Sizes& s, const float* a, const float* u_, const float* shared, const float* scale_, const float* shift_,
-          float eps_)
-      : aT(size_t(s.M) * s.D * s.Kp), sharedT(size_t(s.D) * s.Kp), u(u_), scale(scale_), shift(shift_), eps(eps_) {
-    for (int d = 0; d < s.D; ++d)
-      for (int m = 0; m < s.M; ++m)
-        std::memcpy(aT + (size_t(m) * s.D + d) * s.Kp, a + (size_t(d) * s.M + m) * s.K, s.K * 4);
-    if (shared)
-      for (int k = 0; k < s.K; ++k)
-        for (int d = 0; d < s.D; ++d) sharedT[d * s.Kp + k] = shared[k * s.D + d];
+  Weights(const Sizes& s, const float* query, const float* key, const float* value, const float* output,
+          const float* scale, const float* shift, float eps)
+      : queryT(size_t(s.D) * s.Kp), key(key), value(value), output(output), scale(scale), shift(shift), eps(eps) {
+    for (int k = 0; k < s.K; ++k)
+      for (int d = 0; d < s.D; ++d) queryT[d * s.Kp + k] = query[k * s.D + d];
   }
 };
 
 // What one thread needs for the row at hand.
 struct Row {
-  Buffer xT, vT, gate, ga, attention;  // [D][np], [M*D][np], [Kp], [D][W], [np][W]
-  const float* x = nullptr;            // [n][D]
+  const Sizes& s;
+  const Weights& w;
+  const float factor;                                 // of the scores, in powers of two
+  Buffer xT, keyT, valueT, gate, query, attention;    // [D][np] three times, [Kp], [E][W], [np][W]
 
-  explicit Row(const Sizes& s)
-      : xT(size_t(s.D) * s.np), vT(size_t(s.M) * s.D * s.np), gate(s.Kp), ga(size_t(s.D) * W), attention(size_t(s.np) * W) {}
+  Row(const Sizes& s, const Weights& w)
+      : s(s), w(w), factor(1.44269504088896341f / std::sqrt(float(s.E))), xT(size_t(s.D) * s.np),
+        keyT(size_t(s.D) * s.np), valueT(size_t(s.D) * s.np), gate(s.Kp), query(size_t(s.E) * W),
+        attention(size_t(s.np) * W) {}
 
-  // Take a row: transpose its tokens and project them to the values of all heads.
-  void take(const Sizes& s, const Weights& w, const float* tokens, const float* gates) {
-    x = tokens;
+  // Take a row: transpose its tokens x [n][D] and project them to keys and values.
+  void take(const float* x, const float* gates) {
     for (int i = 0; i < s.n; ++i)
       for (int d = 0; d < s.D; ++d) xT[d * s.np + i] = x[i * s.D + d];
     for (int k = 0; k < s.K; ++k) gate[k] = gates ? gates[k] : 1.0f;
-    for (int i = 0; i < s.np; i += W)
-      product<true, false>(vT + i, s.np, w.u, s.M * s.D, xT + i, s.np, s.M * s.D, s.D);
+    for (int i = 0; i < s.np; i += W) {
+      product<true, false>(keyT + i, s.np, w.key, s.D, xT + i, s.np, s.D, s.D);
+      product<true, false>(valueT + i, s.np, w.value, s.D, xT + i, s.np, s.D, s.D);
+    }
   }
 
-  // Compute exp(score - largest score) of W inducing points of head m for all tokens; returns 1 / their sum.
-  Vector attend(const Sizes& s, const Weights& w, int m, int k) {
-    const Vector z = load(gate + k);
-    for (int d = 0; d < s.D; ++d) store(ga + d * W, load(w.aT + (size_t(m) * s.D + d) * s.Kp + k) * z);
-    product<false, false>(attention, W, x, s.D, ga, W, s.n, s.D);
+  const float* keys(int m) const { return keyT + size_t(m) * s.E * s.np; }
+  const float* values(int m) const { return valueT + size_t(m) * s.E * s.np; }
+
+  // Compute 2^(score - largest score) of W inducing points of head m for all tokens; returns 1 / their sum.
+  Vector attend(int m, int k) {
+    const Vector z = load(gate + k) * factor;
+    for (int e = 0; e < s.E; ++e) store(query + e * W, load(w.queryT + size_t(m * s.E + e) * s.Kp + k) * z);
+    product<true, false>(attention, W, keys(m), s.np, query, W, s.n, s.E);
     Vector top = load(attention), total = {};
     for (int i = 1; i < s.n; ++i) top = largest(top, load(attention + i * W));
     for (int i = 0; i < s.n; ++i) {
-      const Vector e = exponential(load(attention + i * W) - top);
-      store(attention + i * W, e);
-      total += e;
+      const Vector power = power_of_two(load(attention + i * W) - top);
+      store(attention + i * W, power);
+      total += power;
     }
     return 1.0f / total;
+  }
+
+  // head [E][W] = sum over tokens of attention times value.
+  void read(int m, Vector inverse, float* head) const {
+    product<false, false>(head, W, values(m), s.np, attention, W, s.E, s.n);
+    for (int e = 0; e < s.E; ++e) store(head + e * W, load(head + e * W) * inverse);
   }
 };
 
 // y = LN(attention + residual) for the rows begin..end-1; keeps what backward needs where normed is not null.
 void forward_rows(const Sizes& s, const Weights& w, const float* x, const float* gate, float* y, float* normed, float* rstd,
                   int64_t begin, int64_t end) {
-  Row row(s);
-  Buffer out(size_t(s.D) * W), head(size_t(s.D) * W), yT(size_t(s.D) * W);
+  Row row(s, w);
+  Buffer out(size_t(s.D) * W), head(size_t(s.E) * W);
   for (int64_t b = begin; b < end; ++b) {
-    row.take(s, w, x + b * s.n * s.D, gate ? gate + b * s.K : nullptr);
+    row.take(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr);
     for (int k = 0; k < s.Kp; k += W) {
       const Vector z = load(row.gate + k);
       for (int d = 0; d < s.D; ++d) {
-        const Vector shared = load(w.sharedT + d * s.Kp + k);
+        const Vector query = load(w.queryT + d * s.Kp + k);
         const Vector start = s.residual == kTokens   ? load(row.xT + d * s.np + k)
-                             : s.residual == kShared ? shared
-                             : s.residual == kGated  ? shared * z
+                             : s.residual == kShared ? query
+                             : s.residual == kGated  ? query * z
                                                      : Vector{};
         store(out + d * W, start);
       }
       for (int m = 0; m < s.M; ++m) {
-        const Vector inverse = row.attend(s, w, m, k);
-        product<false, false>(head, W, row.vT + size_t(m) * s.D * s.np, s.np, row.attention, W, s.D, s.n);
-        for (int d = 0; d < s.D; ++d) store(out + d * W, load(out + d * W) + load(head + d * W) * inverse);
+        row.read(m, row.attend(m, k), head);
+        product<true, true>(out, W, w.output + size_t(m) * s.E * s.D, s.D, head, W, s.D, s.E);
       }
       Vector mean = {}, variance = {};
       for (int d = 0; d < s.D; ++d) mean += load(out + d * W);
@@ -226,31 +232,32 @@ void forward_rows(const Sizes& s, const Weights& w, const float* x, const float*
         variance += gap * gap;
       }
       variance = variance * (1.0f / s.D) + w.eps;
-      Vector scale;
+      Vector scale = {};
       for (int l = 0; l < W; ++l) scale[l] = 1.0f / std::sqrt(variance[l]);
       for (int d = 0; d < s.D; ++d) {
         const Vector value = (load(out + d * W) - mean) * scale;
-        store(yT + d * W, value * w.scale[d] + w.shift[d]);
+        store(out + d * W, value * w.scale[d] + w.shift[d]);
         if (normed) store(normed + (size_t(b) * s.D + d) * s.Kp + k, value);
       }
       if (normed) store(rstd + size_t(b) * s.Kp + k, scale);
       const int lanes = std::min(W, s.K - k);
       float* target = y + (size_t(b) * s.K + k) * s.D;
       for (int l = 0; l < lanes; ++l)
-        for (int d = 0; d < s.D; ++d) target[l * s.D + d] = yT[d * W + l];
+        for (int d = 0; d < s.D; ++d) target[l * s.D + d] = out[d * W + l];
     }
   }
 }
 
-// Sums over the rows of one thread.
+// Sums over the rows of one thread; a last index of W is added up at the end.
 struct Sums {
-  Buffer a, u, shared, scale, shift;  // [M][D][Kp], [D*M*D][W], [D][Kp], [D][W], [D][W]
+  Buffer query, key, value, output, scale, shift;  // [D][Kp], [D][D][W] three times, [D][W] twice
   explicit Sums(const Sizes& s)
-      : a(size_t(s.M) * s.D * s.Kp), u(size_t(s.D) * s.M * s.D * W), shared(size_t(s.D) * s.Kp), scale(size_t(s.D) * W),
-        shift(size_t(s.D) * W) {}
+      : query(size_t(s.D) * s.Kp), key(size_t(s.D) * s.D * W), value(size_t(s.D) * s.D * W),
+        output(size_t(s.D) * s.D * W), scale(size_t(s.D) * W), shift(size_t(s.D) * W) {}
   void add(const Sums& other) {
-    const std::pair<const Buffer*, const Buffer*> pairs[] = {
-        {&a, &other.a}, {&u, &other.u}, {&shared, &other.shared}, {&scale, &other.scale}, {&shift, &other.shift}};
+    const std::pair<const Buffer*, const Buffer*> pairs[] = {{&query, &other.query}, {&key, &other.key},
+                                                             {&value, &other.value}, {&output, &other.output},
+                                                             {&scale, &other.scale}, {&shift, &other.shift}};
     for (const auto& [mine, theirs] : pairs)
       for (size_t i = 0; i < mine->size(); ++i) (*mine)[i] += (*theirs)[i];
   }
@@ -259,20 +266,18 @@ struct Sums {
 class Backward {
  public:
   Backward(const Sizes& s, const Weights& w, Sums& sums)
-      : s(s), w(w), sums(sums), row(s), doutT(size_t(s.D) * s.Kp), dxT(size_t(s.D) * s.np), dvT(size_t(s.M) * s.D * s.np),
-        dscore(size_t(s.np) * W), attentionT(size_t(W) * s.np), dscoreT(size_t(W) * s.np), dga(size_t(s.D) * W),
-        dgate(s.Kp) {}
+      : s(s), w(w), sums(sums), row(s, w), doutT(size_t(s.D) * s.Kp), dxT(size_t(s.D) * s.np), dkeyT(size_t(s.D) * s.np),
+        dvalueT(size_t(s.D) * s.np), dscore(size_t(s.np) * W), attentionT(size_t(W) * s.np), dscoreT(size_t(W) * s.np),
+        head(size_t(s.E) * W), dhead(size_t(s.E) * W), dquery(size_t(s.E) * W), dgate(s.Kp) {}
 
   // Gradients of one row: dy [K][D] -> dx [n][D], dz [K] or null, and the sums.
   void run(const float* x, const float* gate, const float* dy, const float* normed, const float* rstd, float* dx, float* dz) {
-    row.take(s, w, x, gate);
-    std::memset(dxT, 0, dxT.size() * 4);
-    std::memset(dvT, 0, dvT.size() * 4);
-    std::memset(dgate, 0, dgate.size() * 4);
+    row.take(x, gate);
+    for (Buffer* buffer : {&dxT, &dkeyT, &dvalueT}) std::memset(*buffer, 0, buffer->size() * 4);
     through_norm(dy, normed, rstd);
     for (int m = 0; m < s.M; ++m)
       for (int k = 0; k < s.Kp; k += W) through_attention(m, k);
-    through_values();
+    through_projections();
     for (int i = 0; i < s.n; ++i)
       for (int d = 0; d < s.D; ++d) dx[i * s.D + d] = dxT[d * s.np + i];
     if (dz) std::memcpy(dz, dgate, s.K * 4);
@@ -287,8 +292,8 @@ class Backward {
       Vector mean = {}, mixed = {};
       for (int d = 0; d < s.D; ++d) {
         const Vector g = load(doutT + d * s.Kp + k), value = load(normed + d * s.Kp + k);
-        store(sums.scale + d * W, load(sums.scale + d * W) + g * value);
-        store(sums.shift + d * W, load(sums.shift + d * W) + g);
+        add(sums.scale + d * W, g * value);
+        add(sums.shift + d * W, g);
         const Vector scaled = g * w.scale[d];
         mean += scaled;
         mixed += scaled * value;
@@ -301,73 +306,89 @@ class Backward {
         const Vector value = load(normed + d * s.Kp + k);
         const Vector g = (load(doutT + d * s.Kp + k) * w.scale[d] - mean - value * mixed) * scale;
         store(doutT + d * s.Kp + k, g);
-        float* shared = sums.shared + d * s.Kp + k;
         if (s.residual == kTokens) store(dxT + d * s.np + k, g);
-        if (s.residual == kShared) store(shared, load(shared) + g);
+        if (s.residual == kShared) add(sums.query + d * s.Kp + k, g);
         if (s.residual == kGated) {
-          store(shared, load(shared) + g * z);
-          dz += g * load(w.sharedT + d * s.Kp + k);
+          add(sums.query + d * s.Kp + k, g * z);
+          dz += g * load(w.queryT + d * s.Kp + k);
         }
       }
       store(dgate + k, dz);
     }
   }
 
-  // W inducing points of head m: doutT -> dvT, the scores' share of dxT, dgate and the sum of da.
+  // W inducing points of head m: doutT -> dkeyT and dvalueT, dgate, and the sums for query and output matrix.
   void through_attention(int m, int k) {
-    const float* vT = row.vT + size_t(m) * s.D * s.np;
-    const Vector inverse = row.attend(s, w, m, k);
-    product<true, false>(dscore, W, vT, s.np, doutT + k, s.Kp, s.n, s.D);  // d attention
-    Vector mean = {};
+    const float* output = w.output + size_t(m) * s.E * s.D;
+    const Vector inverse = row.attend(m, k);
+    row.read(m, inverse, head);
+    product<false, false>(dhead, W, output, s.D, doutT + k, s.Kp, s.E, s.D);
+    Vector mean = {};  // over tokens of attention times its gradient
+    for (int e = 0; e < s.E; ++e) {
+      const Vector h = load(head + e * W);
+      mean += h * load(dhead + e * W);
+      float* place = sums.output + size_t(m * s.E + e) * s.D * W;
+      for (int d = 0; d < s.D; ++d) add(place + d * W, h * load(doutT + d * s.Kp + k));
+    }
+    product<true, false>(dscore, W, row.values(m), s.np, dhead, W, s.n, s.E);
     for (int i = 0; i < s.n; ++i) {
       const Vector p = load(row.attention + i * W) * inverse;
       store(row.attention + i * W, p);
-      mean += p * load(dscore + i * W);
+      store(dscore + i * W, p * (load(dscore + i * W) - mean));
     }
-    for (int i = 0; i < s.n; ++i)
-      store(dscore + i * W, load(row.attention + i * W) * (load(dscore + i * W) - mean));
     for (int i = s.n; i < s.np; ++i) {  // tokens that fill up the last vector count nothing
       store(row.attention + i * W, Vector{});
       store(dscore + i * W, Vector{});
     }
-    product<true, false>(dga, W, row.x, s.D, dscore, W, s.D, s.n);
-    const Vector z = load(row.gate + k);
-    Vector dz = load(dgate + k);
-    for (int d = 0; d < s.D; ++d) {
-      const size_t place = (size_t(m) * s.D + d) * s.Kp + k;
-      const Vector g = load(dga + d * W);
-      store(sums.a + place, load(sums.a + place) + g * z);
-      dz += g * load(w.aT + place);
+    product<false, false>(dquery, W, row.keys(m), s.np, dscore, W, s.E, s.n);
+    const float factor = row.factor * 0.693147180559945309f;
+    const Vector z = load(row.gate + k) * factor;
+    Vector dz = {};
+    for (int e = 0; e < s.E; ++e) {
+      const size_t place = size_t(m * s.E + e) * s.Kp + k;
+      const Vector g = load(dquery + e * W), query = load(w.queryT + place);
+      add(sums.query + place, g * z);
+      dz += g * query;
+      store(row.query + e * W, query * z);
     }
-    store(dgate + k, dz);
+    add(dgate + k, dz * factor);
     for (int i = 0; i < s.np; i += W) {
       transpose(row.attention + i * W, attentionT + i, s.np);
       transpose(dscore + i * W, dscoreT + i, s.np);
     }
+    const size_t place = size_t(m) * s.E * s.np;
     for (int i = 0; i < s.np; i += W) {
-      product<false, true>(dvT + size_t(m) * s.D * s.np + i, s.np, doutT + k, s.Kp, attentionT + i, s.np, s.D, W);
-      product<false, true>(dxT + i, s.np, row.ga, W, dscoreT + i, s.np, s.D, W);
+      product<false, true>(dvalueT + place + i, s.np, dhead, W, attentionT + i, s.np, s.E, W);
+      product<false, true>(dkeyT + place + i, s.np, row.query, W, dscoreT + i, s.np, s.E, W);
     }
   }
 
-  // Values of all heads: dvT -> their share of dxT, and the sum of du.
-  void through_values() {
-    const int MD = s.M * s.D;
-    for (int i = 0; i < s.np; i += W) product<false, true>(dxT + i, s.np, w.u, MD, dvT + i, s.np, s.D, MD);
+  // Keys and values of all heads: their share of dxT, and the sums for their matrices.
+  void through_projections() {
+    for (int i = 0; i < s.np; i += W) {
+      product<false, true>(dxT + i, s.np, w.key, s.D, dkeyT + i, s.np, s.D, s.D);
+      product<false, true>(dxT + i, s.np, w.value, s.D, dvalueT + i, s.np, s.D, s.D);
+    }
     for (int d = 0; d < s.D; ++d)
-      for (int f = 0; f < MD; ++f) {
-        float* place = sums.u + (size_t(d) * MD + f) * W;
-        Vector total = load(place);
-        for (int i = 0; i < s.np; i += W) total += load(row.xT + d * s.np + i) * load(dvT + f * s.np + i);
-        store(place, total);
+      for (int f = 0; f < s.D; ++f) {
+        Vector key = {}, value = {};
+        for (int i = 0; i < s.np; i += W) {
+          const Vector token = load(row.xT + d * s.np + i);
+          key += token * load(dkeyT + f * s.np + i);
+          value += token * load(dvalueT + f * s.np + i);
+        }
+        add(sums.key + (size_t(d) * s.D + f) * W, key);
+        add(sums.value + (size_t(d) * s.D + f) * W, value);
       }
   }
+
+  static void add(float* place, Vector v) { store(place, load(place) + v); }
 
   const Sizes& s;
   const Weights& w;
   Sums& sums;
   Row row;
-  Buffer doutT, dxT, dvT, dscore, attentionT, dscoreT, dga, dgate;
+  Buffer doutT, dxT, dkeyT, dvalueT, dscore, attentionT, dscoreT, head, dhead, dquery, dgate;
 };
 
 // Split rows over threads in equal parts, always the same ones, so that sums do not depend on timing.
@@ -387,7 +408,8 @@ float sum_lanes(const float* p) {
 }
 
 Sizes make_sizes(const int64_t* sizes) {
-  Sizes s{int(sizes[1]), int(sizes[2]), int(sizes[3]), int(sizes[4]), int(sizes[5]), 0, 0};
+  Sizes s{int(sizes[1]), int(sizes[2]), int(sizes[3]), int(sizes[4]), int(sizes[5]), 0, 0, 0};
+  s.E = s.D / s.M;
   s.np = up(s.n);
   s.Kp = up(s.K);
   return s;
@@ -399,26 +421,26 @@ extern "C" {
 
 int funnelcast_lanes() { return W; }
 
-// sizes: B, n, D, K, M, residual, threads. gate, shared, normed and rstd may be null.
-void funnelcast_asrg_forward(const int64_t* sizes, const float* x, const float* gate, const float* a, const float* u,
-                             const float* shared, const float* scale, const float* shift, float eps, float* y,
-                             float* normed, float* rstd) {
+// sizes: B, n, D, K, M, residual, threads. gate, normed and rstd may be null.
+void funnelcast_asrg_forward(const int64_t* sizes, const float* x, const float* gate, const float* query, const float* key,
+                             const float* value, const float* output, const float* scale, const float* shift, float eps,
+                             float* y, float* normed, float* rstd) {
   const Sizes s = make_sizes(sizes);
-  const Weights w(s, a, u, shared, scale, shift, eps);
+  const Weights w(s, query, key, value, output, scale, shift, eps);
   in_parallel(sizes[0], int(sizes[6]), [&](int, int64_t begin, int64_t end) {
     forward_rows(s, w, x, gate, y, normed, rstd, begin, end);
   });
 }
 
-void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float* gate, const float* a, const float* u,
-                              const float* shared, const float* scale, const float* normed, const float* rstd,
-                              const float* dy, float* dx, float* dgate, float* da, float* du, float* dshared,
-                              float* dscale, float* dshift) {
+void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float* gate, const float* query, const float* key,
+                              const float* value, const float* output, const float* scale, const float* normed,
+                              const float* rstd, const float* dy, float* dx, float* dgate, float* dquery, float* dkey,
+                              float* dvalue, float* doutput, float* dscale, float* dshift) {
   const Sizes s = make_sizes(sizes);
-  const Weights w(s, a, u, shared, scale, nullptr, 0.0f);
+  const Weights w(s, query, key, value, output, scale, nullptr, 0.0f);
   const int threads = int(std::max<int64_t>(1, std::min(sizes[6], sizes[0])));
-  std::vector<Sums*> sums;
-  for (int t = 0; t < threads; ++t) sums.push_back(new Sums(s));
+  std::vector<std::unique_ptr<Sums>> sums;
+  for (int t = 0; t < threads; ++t) sums.push_back(std::make_unique<Sums>(s));
   in_parallel(sizes[0], threads, [&](int t, int64_t begin, int64_t end) {
     Backward backward(s, w, *sums[t]);
     for (int64_t b = begin; b < end; ++b)
@@ -428,15 +450,16 @@ void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float*
   Sums& total = *sums[0];
   for (int t = 1; t < threads; ++t) total.add(*sums[t]);
   for (int d = 0; d < s.D; ++d) {
-    for (int m = 0; m < s.M; ++m)
-      std::memcpy(da + (size_t(d) * s.M + m) * s.K, total.a + (size_t(m) * s.D + d) * s.Kp, s.K * 4);
-    for (int f = 0; f < s.M * s.D; ++f) du[d * s.M * s.D + f] = sum_lanes(total.u + (size_t(d) * s.M * s.D + f) * W);
+    for (int f = 0; f < s.D; ++f) {
+      const size_t place = size_t(d) * s.D + f;
+      dkey[place] = sum_lanes(total.key + place * W);
+      dvalue[place] = sum_lanes(total.value + place * W);
+      doutput[place] = sum_lanes(total.output + place * W);
+    }
+    for (int k = 0; k < s.K; ++k) dquery[k * s.D + d] = total.query[d * s.Kp + k];
     dscale[d] = sum_lanes(total.scale + d * W);
     dshift[d] = sum_lanes(total.shift + d * W);
-    if (dshared)
-      for (int k = 0; k < s.K; ++k) dshared[k * s.D + d] = total.shared[d * s.Kp + k];
   }
-  for (Sums* part : sums) delete part;
 }
 
 }  // extern "C"
