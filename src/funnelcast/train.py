@@ -33,7 +33,7 @@ from funnelcast.run import Run, build_model, create_run
 from funnelcast.schema import Schema
 from funnelcast.scores import funnel_metrics
 
-__all__ = ["fit"]
+__all__ = ["build_losses", "fit", "train_step"]
 
 # Steps between two points of the training curve, and between two looks at whether the loss is finite.
 CURVE_STEPS = 50
@@ -158,15 +158,10 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
         model.set_progress(state.step / planned)
         if config.learning_rate_schedule == "linear":
             optimizers.scale_learning_rate(1 - state.step / planned)
-        prediction = model(batch.ids)
-        loss = objective(parts.losses, prediction, batch)
-        optimizers.zero_grad()
-        loss.backward()
-        optimizers.clip(config.gradient_clip)
-        optimizers.step()
+        prediction, loss = train_step(model, parts.losses, optimizers, batch, config.gradient_clip)
         if parts.average is not None and state.step >= planned * (1 - config.average_last):
             parts.average.update_parameters(model)
-        loss_sum = loss_sum + loss.detach()
+        loss_sum = loss_sum + loss
         state.count(len(batch))
         state.train_seconds = time.perf_counter() - started
         if state.window == CURVE_STEPS:
@@ -177,6 +172,27 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
         if interrupt.pending:
             raise KeyboardInterrupt
     return loss_sum
+
+
+def train_step(
+    model: FunnelModel, losses: Sequence[Loss], optimizers: Optimizers, batch: Batch, gradient_clip: float
+) -> tuple[Prediction, Tensor]:
+    """Move the weights once and return the prediction and the loss [] before.
+
+    Args:
+        model: in training mode.
+        losses: what is minimised, summed.
+        optimizers: from `build_optimizers` of this model.
+        batch: B rows on the model's device.
+        gradient_clip: largest norm of the gradient, > 0.
+    """
+    prediction = model(batch.ids)
+    loss = objective(losses, prediction, batch)
+    optimizers.zero_grad()
+    loss.backward()
+    optimizers.clip(gradient_clip)
+    optimizers.step()
+    return prediction, loss.detach()
 
 
 def build_losses(experiment: Experiment, schema: Schema, model: FunnelModel) -> list[Loss]:

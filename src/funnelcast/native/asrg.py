@@ -27,7 +27,7 @@ _LIBRARY.define(
 )
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def asrg_usable(x: Tensor) -> bool:
     """Say whether the compiled layer can take these tokens: float32 on the CPU, with a compiled library.
 
@@ -150,17 +150,18 @@ def _backward(
     return made
 
 
-def _backward_shapes(dy: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
+def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
     query, key, value, output, scale, *_ = weights
     return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, gate, query, key, value, output, scale, scale))
 
 
-def _forward_shapes(x: Tensor, gate: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _outputs(x, query, rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, _, _, ctx.heads, ctx.residual, _ = inputs  # all but the shift
+    ctx.set_materialize_grads(False)  # nobody derives what is kept for backward
     ctx.save_for_backward(*tensors, output[1], output[2])
 
 
