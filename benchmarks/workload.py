@@ -1,4 +1,4 @@
-"""The table all model benchmarks work on: 23 fields with 1,531,290 ids as in Ali-CCP, ids drawn log-uniformly, two steps."""
+"""The table of all model benchmarks: 23 fields, 1,531,290 ids as in Ali-CCP, drawn log-uniformly; two steps."""
 
 from __future__ import annotations
 
