@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.layers import MLP, smooth_step
-from funnelcast.native import KernelResidual, asrg, asrg_usable
+from funnelcast.native import KernelResidual, asrg, read_patterns, usable
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix"]
 
@@ -79,7 +79,7 @@ class Asrg(nn.Module):
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
-        if plain and asrg_usable(x):
+        if plain and usable(x):
             weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
             return asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual())
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
@@ -131,8 +131,12 @@ class PatternSelector(nn.Module):
         (S, D), M = indicator.shape, self.heads
         key, value, output = (weight.expand(S, D, D) for weight in (self.key, self.value, self.output))
         a = torch.einsum("sdme,sme->dsm", key.reshape(S, D, M, -1), indicator.view(S, M, -1)) / math.sqrt(D // M)
-        attention = hide(y @ a.reshape(D, S * M), closed).softmax(dim=1)  # [B, K, S*M]
-        means = torch.bmm(attention.transpose(1, 2), y).view(len(y), S, M * D)
+        a = a.reshape(D, S * M)
+        if closed is None and usable(y):
+            means = read_patterns(y, a).view(len(y), S, M * D)
+        else:
+            attention = hide(y @ a, closed).softmax(dim=1)  # [B, K, S*M]
+            means = torch.bmm(attention.transpose(1, 2), y).view(len(y), S, M * D)
         u = torch.einsum("sdme,smef->smdf", value.reshape(S, D, M, -1), output.reshape(S, M, -1, D))
         pattern = torch.einsum("bsd,sdf->bsf", means, u.reshape(S, M * D, D))  # [B, S, D]
         pattern = pattern if former is None else pattern + former

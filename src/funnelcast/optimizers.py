@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from funnelcast.config import EmbeddingOptimizer, Experiment
 from funnelcast.layers import FeatureEmbedding, FunnelModel
+from funnelcast.native import lazy_adam_rows, sum_by_row, usable
 
 __all__ = ["LARGE_TABLE", "LazyAdam", "Optimizers", "RowwiseAdagrad", "build_optimizers", "merge_rows"]
 
@@ -25,7 +26,7 @@ def merge_rows(gradient: Tensor) -> Tensor:
         gradient: sparse [n_ids, D] with one sparse dimension.
 
     Returns:
-        The same gradient, coalesced; rows in ascending order.
+        The same gradient with every row once, in any order; torch takes it for coalesced.
 
     Example:
         >>> table = torch.zeros(4, 1, requires_grad=True)
@@ -35,10 +36,12 @@ def merge_rows(gradient: Tensor) -> Tensor:
     """
     if gradient.is_coalesced():
         return gradient
-    # Half the time of Tensor.coalesce, which sorts with the values in tow.
-    rows, places = torch.unique(gradient._indices()[0], return_inverse=True)
     values = gradient._values()
-    sums = values.new_zeros(len(rows), *values.shape[1:]).index_add_(0, places, values)
+    if usable(values):
+        rows, sums = sum_by_row(gradient._indices()[0], values, len(gradient))
+    else:  # half the time of Tensor.coalesce, which sorts with the values in tow
+        rows, places = torch.unique(gradient._indices()[0], return_inverse=True)
+        sums = values.new_zeros(len(rows), *values.shape[1:]).index_add_(0, places, values)
     return torch.sparse_coo_tensor(rows[None], sums, gradient.shape, is_coalesced=True, check_invariants=False)
 
 
@@ -111,6 +114,20 @@ class LazyAdam(_RowOptimizer):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         state["step"] += 1
         step, (beta1, beta2) = float(state["step"]), group["betas"]
+        if usable(gradient) and table.is_contiguous():
+            lazy_adam_rows(
+                rows,
+                gradient,
+                table,
+                state["exp_avg"],
+                state["exp_avg_sq"],
+                betas=group["betas"],
+                step_size=group["lr"] / (1 - beta1**step),
+                root_scale=(1 - beta2**step) ** -0.5,
+                eps=group["eps"],
+                decay=group["weight_decay"],
+            )
+            return
         if group["weight_decay"]:
             gradient = gradient.add(table.index_select(0, rows), alpha=group["weight_decay"])
         first = state["exp_avg"].index_select(0, rows).lerp_(gradient, 1 - beta1)

@@ -1,6 +1,17 @@
 """Compiled kernels: optional, built from the sources in this folder on first use."""
 
-from funnelcast.native.asrg import KernelResidual, asrg, asrg_usable
-from funnelcast.native.build import library, native_state
+from funnelcast.native.asrg import KernelResidual, asrg
+from funnelcast.native.build import library, native_state, usable
+from funnelcast.native.pattern import read_patterns
+from funnelcast.native.rows import lazy_adam_rows, sum_by_row
 
-__all__ = ["KernelResidual", "asrg", "asrg_usable", "library", "native_state"]
+__all__ = [
+    "KernelResidual",
+    "asrg",
+    "lazy_adam_rows",
+    "library",
+    "native_state",
+    "read_patterns",
+    "sum_by_row",
+    "usable",
+]

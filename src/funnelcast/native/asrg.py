@@ -8,33 +8,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from funnelcast.native.build import library
+from funnelcast.native.build import OPERATORS, address, compiled
 
-__all__ = ["KernelResidual", "asrg", "asrg_usable"]
+__all__ = ["KernelResidual", "asrg"]
 
 KernelResidual = Literal["none", "tokens", "shared", "gated"]
 _RESIDUALS: tuple[KernelResidual, ...] = ("none", "tokens", "shared", "gated")
 
-_LIBRARY = torch.library.Library("funnelcast", "DEF")
-_LIBRARY.define(
+OPERATORS.define(
     "asrg(Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, Tensor scale, Tensor shift, "
-    "float eps, int heads, int residual, bool keep) -> (Tensor, Tensor, Tensor)"
+    "float eps, int heads, int residual, bool keep) -> (Tensor, Tensor)"
 )
-_LIBRARY.define(
+OPERATORS.define(
     "asrg_backward(Tensor dy, Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, "
-    "Tensor scale, Tensor normed, Tensor rstd, int heads, int residual) "
+    "Tensor scale, Tensor kept, float eps, int heads, int residual) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def asrg_usable(x: Tensor) -> bool:
-    """Say whether the compiled layer can take these tokens: float32 on the CPU, with a compiled library.
-
-    Args:
-        x: [B, n, D].
-    """
-    return x.device.type == "cpu" and x.dtype is torch.float32 and library() is not None
 
 
 def asrg(
@@ -52,7 +41,7 @@ def asrg(
 ) -> Tensor:
     """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
 
-    Memory: backward computes scores and attention again, so a row keeps its output twice and one number a point.
+    Memory: backward computes scores and attention again; forward keeps its output and, of the same size, what heads read.
 
     Args:
         x: [B, n, D] tokens.
@@ -78,31 +67,15 @@ def asrg(
     return y
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
 def _sizes(x: Tensor, query: Tensor, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
     B, n, D = x.shape
     return (ctypes.c_int64 * 7)(B, n, D, len(query), heads, residual, torch.get_num_threads())
 
 
-def _compiled() -> ctypes.CDLL:
-    native = library()
-    if native is None:
-        raise RuntimeError("funnelcast::asrg should be called where asrg_usable() says so, received a call without it")
-    return native
-
-
-def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what backward needs: [B, D, Kp] before scale and shift, [B, Kp] factors.
-
-    Kp is K rounded up to whole vectors of the processor.
-    """
-    (B, _, D), K, lanes = x.shape, len(query), int(_compiled().funnelcast_lanes())
-    kept = B if keep else 0
-    padded = -(-K // lanes) * lanes
-    return x.new_empty(B, K, D), x.new_empty(kept, D, padded), x.new_empty(kept, padded)
+def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors of the processor."""
+    (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
+    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D, -(-K // lanes) * lanes)
 
 
 def _forward(
@@ -118,12 +91,12 @@ def _forward(
     heads: int,
     residual: int,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     held = [None if t is None else t.contiguous() for t in (x, gate, query, key, value, output, scale, shift)]
     made = _outputs(x, query, keep)
-    addresses = [_address(tensor) for tensor in (made if keep else (made[0], None, None))]
-    _compiled().funnelcast_asrg_forward(
-        _sizes(x, query, heads, residual), *map(_address, held), ctypes.c_float(eps), *addresses
+    addresses = map(address, made)
+    compiled().funnelcast_asrg_forward(
+        _sizes(x, query, heads, residual), *map(address, held), ctypes.c_float(eps), *addresses
     )
     return made
 
@@ -137,42 +110,42 @@ def _backward(
     value: Tensor,
     output: Tensor,
     scale: Tensor,
-    normed: Tensor,
-    rstd: Tensor,
+    kept: Tensor,
+    eps: float,
     heads: int,
     residual: int,
 ) -> tuple[Tensor, ...]:
-    given = (x, gate, query, key, value, output, scale, normed, rstd, dy)
+    given: tuple[Tensor | None, ...] = (x, gate, query, key, value, output, scale, kept, dy)
     held = [None if t is None else t.contiguous() for t in given]
-    made = _backward_shapes(dy, x, gate, query, key, value, output, scale)
-    addresses = [_address(tensor if tensor.numel() else None) for tensor in made]
-    _compiled().funnelcast_asrg_backward(_sizes(x, query, heads, residual), *map(_address, held), *addresses)
-    return made
+    gradients = _backward_shapes(dy, x, gate, query, key, value, output, scale)
+    sizes = _sizes(x, query, heads, residual)
+    compiled().funnelcast_asrg_backward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, gradients))
+    return gradients
 
 
 def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
-    query, key, value, output, scale, *_ = weights
+    query, key, value, output, scale = weights[:5]
     return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, gate, query, key, value, output, scale, scale))
 
 
-def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _outputs(x, query, rest[-1])
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, _, _, ctx.heads, ctx.residual, _ = inputs  # all but the shift
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, _, ctx.eps, ctx.heads, ctx.residual, _ = inputs  # all but the shift
     ctx.set_materialize_grads(False)  # nobody derives what is kept for backward
-    ctx.save_for_backward(*tensors, output[1], output[2])
+    ctx.save_for_backward(*tensors, output[1])
 
 
-def _gradients(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    found = torch.ops.funnelcast.asrg_backward(dy, *ctx.saved_tensors, ctx.heads, ctx.residual)
+def _gradients(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    found = torch.ops.funnelcast.asrg_backward(dy, *ctx.saved_tensors, ctx.eps, ctx.heads, ctx.residual)
     gate = found[1] if ctx.saved_tensors[1] is not None else None
     return found[0], gate, *found[2:], None, None, None, None
 
 
-_LIBRARY.impl("asrg", _forward, "CPU")
-_LIBRARY.impl("asrg_backward", _backward, "CPU")
-torch.library.register_fake("funnelcast::asrg", _forward_shapes, lib=_LIBRARY)
-torch.library.register_fake("funnelcast::asrg_backward", _backward_shapes, lib=_LIBRARY)
-torch.library.register_autograd("funnelcast::asrg", _gradients, setup_context=_setup, lib=_LIBRARY)
+OPERATORS.impl("asrg", _forward, "CPU")
+OPERATORS.impl("asrg_backward", _backward, "CPU")
+torch.library.register_fake("funnelcast::asrg", _forward_shapes, lib=OPERATORS)
+torch.library.register_fake("funnelcast::asrg_backward", _backward_shapes, lib=OPERATORS)
+torch.library.register_autograd("funnelcast::asrg", _gradients, setup_context=_setup, lib=OPERATORS)

@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-__all__ = ["Native", "library", "native_state"]
+__all__ = ["Native", "address", "compiled", "library", "native_state", "usable"]
 
-_SOURCES = (Path(__file__).with_name("asrg.cpp"),)
+# Every operator registers itself here.
+OPERATORS = torch.library.Library("funnelcast", "DEF")
+
+_HERE = Path(__file__).parent
+_SOURCES = tuple(_HERE / name for name in ("asrg.cpp", "pattern.cpp", "rows.cpp"))
 _COMMON = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno")
 # torch's name of the machine's instructions -> ours and the compiler's; other machines get the compiler's default.
 _INSTRUCTIONS = {
@@ -45,12 +50,39 @@ class Native:
 
 
 def library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, built on the first call of a process and cached on disk; None where there are none.
+    """Return the compiled kernels, built on first use and then cached on disk; None where there are none.
 
     What was built, or why it was not, stands in one line on stderr. `FUNNELCAST_NATIVE=off` does without, `CXX` names
     the compiler, `XDG_CACHE_HOME` moves the cache.
     """
     return native_state().library
+
+
+def compiled() -> ctypes.CDLL:
+    """Return the compiled kernels for an operator that is only reached where they are.
+
+    Raises:
+        RuntimeError: there are none.
+    """
+    native = library()
+    if native is None:
+        raise RuntimeError(f"compiled operators should be called where there is a library; {native_state().line}")
+    return native
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Return where a contiguous tensor's numbers begin; null for None and for a tensor without numbers."""
+    return ctypes.c_void_p(tensor.data_ptr() if tensor is not None and tensor.numel() else None)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def usable(x: Tensor) -> bool:
+    """Say whether compiled operators take this tensor: float32 on the CPU, where there is a library.
+
+    Args:
+        x: of any shape.
+    """
+    return x.device.type == "cpu" and x.dtype is torch.float32 and library() is not None
 
 
 @functools.cache
@@ -90,7 +122,12 @@ def _cache() -> Path:
 
 def _file_name(compiler: str, instructions: str, flags: tuple[str, ...]) -> str:
     """Name a library after everything that goes into it."""
-    parts = [compiler, *_COMMON, *flags, *(source.read_text(encoding="utf-8") for source in _SOURCES)]
+    parts = [
+        compiler,
+        *_COMMON,
+        *flags,
+        *(path.read_text(encoding="utf-8") for path in (*_SOURCES, _HERE / "common.h")),
+    ]
     return f"{instructions}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
 

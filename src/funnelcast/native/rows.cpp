@@ -1,0 +1,59 @@
+// Sparse gradients of embedding tables: one sum a row, and the update of lazy Adam. funnelcast.native.rows says what it computes.
+
+#include "common.h"
+
+extern "C" {
+
+// Give every distinct row of rows [n] a place in order of appearance: places [n], unique [<= n]; returns how many. `seen`
+// holds one number a row of the table, -1 before and after.
+int64_t funnelcast_unique_rows(int64_t n, const int64_t* rows, int32_t* seen, int32_t* places, int64_t* unique) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    int32_t& place = seen[rows[i]];
+    if (place < 0) {
+      place = int32_t(count);
+      unique[count++] = rows[i];
+    }
+    places[i] = place;
+  }
+  for (int64_t i = 0; i < count; ++i) seen[unique[i]] = -1;
+  return count;
+}
+
+// sums [count][D] = the sum of values [n][D] by place.
+void funnelcast_sum_rows(int64_t n, int64_t count, int64_t D, const float* values, const int32_t* places, float* sums) {
+  std::memset(sums, 0, size_t(count) * D * 4);
+  for (int64_t i = 0; i < n; ++i) {
+    float* const sum = sums + places[i] * D;
+    const float* const value = values + i * D;
+    for (int64_t d = 0; d < D; ++d) sum[d] += value[d];
+  }
+}
+
+// Adam on the rows of a table: rows [n] distinct, gradient [n][D].
+void funnelcast_lazy_adam(int64_t n, int64_t D, const int64_t* rows, const float* gradient, float* table, float* first,
+                          float* second, float beta1, float beta2, float step_size, float root_scale, float eps,
+                          float decay, int64_t threads) {
+  in_parallel(n, int(threads), [&](int, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + 8 < end) {
+        const int64_t next = rows[i + 8] * D;
+        __builtin_prefetch(table + next, 1);
+        __builtin_prefetch(first + next, 1);
+        __builtin_prefetch(second + next, 1);
+      }
+      float* const w = table + rows[i] * D;
+      float* const m = first + rows[i] * D;
+      float* const v = second + rows[i] * D;
+      const float* const given = gradient + i * D;
+      for (int64_t d = 0; d < D; ++d) {
+        const float g = given[d] + decay * w[d];
+        m[d] += (1.0f - beta1) * (g - m[d]);
+        v[d] = beta2 * v[d] + (1.0f - beta2) * g * g;
+        w[d] -= step_size * m[d] / (std::sqrt(v[d]) * root_scale + eps);
+      }
+    }
+  });
+}
+
+}  // extern "C"
