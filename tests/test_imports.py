@@ -13,7 +13,7 @@ import funnelcast
 
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
-    ["errors", "files", "registry", "graph", "schema", "progress", "config"],
+    ["errors", "files", "process", "registry", "graph", "schema", "progress", "config"],
     ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores", "native"],
     [
         "layers",

@@ -16,6 +16,7 @@ from rich.table import Table
 from funnelcast import __version__
 from funnelcast.config import Experiment, explain, load_experiment
 from funnelcast.errors import ConfigError, FunnelcastError
+from funnelcast.process import prepare_process
 from funnelcast.registry import DATASETS, LOSSES, MODELS, Registry
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ def _experiment(path: Path, settings: list[str]) -> Experiment:
     tree = load_experiment(path).model_dump()
     for key, value in _pairs(settings).items():
         section, _, option = key.rpartition(".")
-        target = {"": tree, "train": tree["train"], "model": tree["model"]["options"]}.get(section)
+        sections = {"train": tree["train"], "optimizer": tree["optimizer"], "model": tree["model"]["options"]}
+        target = {"": tree, **sections}.get(section)
         if target is None:
-            raise ConfigError(f"--set {key}: should begin with 'train.' or 'model.', or name a top-level key")
+            known = ", ".join(f"'{name}.'" for name in sections)
+            raise ConfigError(f"--set {key}: should begin with one of {known}, or name a top-level key")
         target[option] = value
     try:
         return Experiment.model_validate(tree)
@@ -300,11 +303,13 @@ def doctor() -> None:
     """Show versions, cores and devices, and whether a tiny training step works here."""
     import torch
 
+    from funnelcast.native import native_state
     from funnelcast.run import environment
 
     table = Table("what", "value")
     for key, value in environment().items():
         table.add_row(key, str(value))
+    table.add_row("compiled", native_state().line.removeprefix("native kernels: "))
     table.add_row("cuda", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")
     weight = torch.ones(3, requires_grad=True)
     optimizer = torch.optim.Adam([weight], fused=True)
@@ -329,6 +334,7 @@ def options(
 
 def main() -> None:
     """Run the command line; our own errors become one line and exit code 2, Ctrl-C exit code 130."""
+    prepare_process()
     try:
         app(standalone_mode=True)
     except FunnelcastError as error:

@@ -21,6 +21,7 @@ from funnelcast.errors import ConfigError
 from funnelcast.evaluate import evaluate
 from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
+from funnelcast.process import allowed_cores
 from funnelcast.report import write_report
 from funnelcast.run import build_model
 from funnelcast.train import build_losses, fit
@@ -100,7 +101,7 @@ def _in_processes(
     data_folder: Path, tasks: list[tuple[Experiment, int, Path]], jobs: int, announce: Callable[[str], None]
 ) -> dict[Path, dict[str, Any]]:
     """Run tasks in `jobs` fresh processes."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, allowed_cores() // jobs)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     reports = {}

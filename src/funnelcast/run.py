@@ -166,6 +166,10 @@ def create_run(folder: Path, data: PreparedData, experiment: Experiment, seed: i
         if not resume:
             raise ConfigError(f"{folder}: a run is here already; use --resume to go on with it, or another folder")
         former = read_json(folder / "run.json", "the record of a run")
+        try:  # options that came after the run was made count with their defaults
+            former |= {"experiment": Experiment.model_validate(former.get("experiment")).model_dump(mode="json")}
+        except ValidationError as error:
+            raise explain(folder / "run.json", error, Experiment) from error
         changed = [key for key in ("experiment", "seed") if former.get(key) != record[key]]
         if former.get("data", {}).get("manifest_sha256") != fingerprint:
             changed.append("data")

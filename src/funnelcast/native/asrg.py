@@ -41,7 +41,7 @@ def asrg(
 ) -> Tensor:
     """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
 
-    Memory: backward computes scores and attention again; forward keeps its output and, of the same size, what heads read.
+    Memory: backward computes scores and attention again; forward keeps Y and, of the same size, what heads read.
 
     Args:
         x: [B, n, D] tokens.
@@ -73,7 +73,7 @@ def _sizes(x: Tensor, query: Tensor, heads: int, residual: int) -> ctypes.Array[
 
 
 def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors of the processor."""
+    """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors."""
     (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
     return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D, -(-K // lanes) * lanes)
 
