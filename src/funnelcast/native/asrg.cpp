@@ -1,8 +1,9 @@
-// One layer of APEM's representation generator on the CPU, forward and backward: funnelcast.native.asrg says what it computes.
+// One layer of APEM's representation generator on the CPU, forward and backward: funnelcast.native.asrg says what it
+// computes.
 //
-// A row at a time stays in the first-level cache: W inducing points of one head are scored against all tokens, turned into
-// attention and used, then forgotten; backward computes them again. Lanes are inducing points where a sum runs over tokens,
-// and tokens where it runs over inducing points, so that no sum runs across lanes.
+// A row at a time stays in the first-level cache: W inducing points of one head are scored against all tokens, turned
+// into attention and used, then forgotten; backward computes them again. Lanes are inducing points where a sum runs
+// over tokens, and tokens where it runs over inducing points, so that no sum runs across lanes.
 //
 // Legend: B rows, n tokens, D width, K inducing points, M heads, W lanes. "T" ends the name of a transposed array.
 
@@ -35,12 +36,18 @@ struct Weights {
 struct Row {
   const Sizes& s;
   const Weights& w;
-  const float factor;                                 // of the scores, in powers of two
-  Buffer xT, keyT, valueT, gate, query, attention;    // [D][np] three times, [Kp], [E][W], [np][W]
+  const float factor;                               // of the scores, in powers of two
+  Buffer xT, keyT, valueT, gate, query, attention;  // [D][np] three times, [Kp], [E][W], [np][W]
 
   Row(const Sizes& s, const Weights& w)
-      : s(s), w(w), factor(1.44269504088896341f / std::sqrt(float(s.E))), xT(size_t(s.D) * s.np),
-        keyT(size_t(s.D) * s.np), valueT(size_t(s.D) * s.np), gate(s.Kp), query(size_t(s.E) * W),
+      : s(s),
+        w(w),
+        factor(1.44269504088896341f / std::sqrt(float(s.E))),
+        xT(size_t(s.D) * s.np),
+        keyT(size_t(s.D) * s.np),
+        valueT(size_t(s.D) * s.np),
+        gate(s.Kp),
+        query(size_t(s.E) * W),
         attention(size_t(s.np) * W) {}
 
   // Take a row: transpose its tokens x [n][D] and project them to keys and values.
@@ -108,8 +115,8 @@ struct Row {
 };
 
 // y = LN(attention + residual) for the rows begin..end-1. kept [B][D][Kp], what the heads read, may be null.
-void forward_rows(const Sizes& s, const Weights& w, const float* x, const float* gate, float* y, float* kept, int64_t begin,
-                  int64_t end) {
+void forward_rows(const Sizes& s, const Weights& w, const float* x, const float* gate, float* y, float* kept,
+                  int64_t begin, int64_t end) {
   Row row(s, w);
   Buffer out(size_t(s.D) * W), heads(size_t(s.D) * s.Kp);
   for (int64_t b = begin; b < end; ++b) {
@@ -128,8 +135,12 @@ void forward_rows(const Sizes& s, const Weights& w, const float* x, const float*
 struct Sums {
   Buffer query, key, value, output, scale, shift;  // [D][Kp], [D][D][W] three times, [D][W] twice
   explicit Sums(const Sizes& s)
-      : query(size_t(s.D) * s.Kp), key(size_t(s.D) * s.D * W), value(size_t(s.D) * s.D * W),
-        output(size_t(s.D) * s.D * W), scale(size_t(s.D) * W), shift(size_t(s.D) * W) {}
+      : query(size_t(s.D) * s.Kp),
+        key(size_t(s.D) * s.D * W),
+        value(size_t(s.D) * s.D * W),
+        output(size_t(s.D) * s.D * W),
+        scale(size_t(s.D) * W),
+        shift(size_t(s.D) * W) {}
   void add(const Sums& other) {
     const std::pair<const Buffer*, const Buffer*> pairs[] = {{&query, &other.query}, {&key, &other.key},
                                                              {&value, &other.value}, {&output, &other.output},
@@ -142,9 +153,21 @@ struct Sums {
 class Backward {
  public:
   Backward(const Sizes& s, const Weights& w, Sums& sums)
-      : s(s), w(w), sums(sums), row(s, w), doutT(size_t(s.D) * s.Kp), dxT(size_t(s.D) * s.np), dkeyT(size_t(s.D) * s.np),
-        dvalueT(size_t(s.D) * s.np), dscore(size_t(s.np) * W), attentionT(size_t(W) * s.np), dscoreT(size_t(W) * s.np),
-        normed(size_t(s.D) * W), dhead(size_t(s.E) * W), dquery(size_t(s.E) * W), dgate(s.Kp) {}
+      : s(s),
+        w(w),
+        sums(sums),
+        row(s, w),
+        doutT(size_t(s.D) * s.Kp),
+        dxT(size_t(s.D) * s.np),
+        dkeyT(size_t(s.D) * s.np),
+        dvalueT(size_t(s.D) * s.np),
+        dscore(size_t(s.np) * W),
+        attentionT(size_t(W) * s.np),
+        dscoreT(size_t(W) * s.np),
+        normed(size_t(s.D) * W),
+        dhead(size_t(s.E) * W),
+        dquery(size_t(s.E) * W),
+        dgate(s.Kp) {}
 
   // Gradients of one row: dy [K][D] and headT [D][Kp] of forward -> dx [n][D], dz [K] or null, and the sums.
   void run(const float* x, const float* gate, const float* dy, const float* headT, float* dx, float* dz) {
@@ -275,9 +298,8 @@ void funnelcast_asrg_forward(const int64_t* sizes, const float* x, const float* 
                              const float* shift, float eps, float* y, float* kept) {
   const Sizes s = make_sizes(sizes);
   const Weights w(s, query, key, value, output, scale, shift, eps);
-  in_parallel(sizes[0], int(sizes[6]), [&](int, int64_t begin, int64_t end) {
-    forward_rows(s, w, x, gate, y, kept, begin, end);
-  });
+  in_parallel(sizes[0], int(sizes[6]),
+              [&](int, int64_t begin, int64_t end) { forward_rows(s, w, x, gate, y, kept, begin, end); });
 }
 
 void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float* gate, const float* query,

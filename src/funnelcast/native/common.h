@@ -68,9 +68,11 @@ class Buffer {
   size_t size_;
 };
 
-// c[r] (+)= sum_i a(i, r) * b[i] for R rows r, a vector wide. a(i, r) is a[i * stride + r] where Side, else a[r * stride + i].
+// c[r] (+)= sum_i a(i, r) * b[i] for R rows r, a vector wide. a(i, r) is a[i * stride + r] where Side, else a[r *
+// stride + i].
 template <int R, bool Side, bool Add>
-inline void product_rows(float* c, int c_stride, const float* a, int a_stride, const float* b, int b_stride, int count) {
+inline void product_rows(float* c, int c_stride, const float* a, int a_stride, const float* b, int b_stride,
+                         int count) {
   Vector sum[R];
   for (int r = 0; r < R; ++r) sum[r] = Add ? load(c + r * c_stride) : Vector{};
   for (int i = 0; i < count; ++i) {
@@ -82,16 +84,27 @@ inline void product_rows(float* c, int c_stride, const float* a, int a_stride, c
 
 // The same for any number of rows, in blocks of nearly equal size: at most 9 sums, so that 16 registers hold them.
 template <bool Side, bool Add>
-inline void product(float* c, int c_stride, const float* a, int a_stride, const float* b, int b_stride, int rows, int count) {
+inline void product(float* c, int c_stride, const float* a, int a_stride, const float* b, int b_stride, int rows,
+                    int count) {
   const int blocks = (rows + 8) / 9;
   for (int block = 0, r = 0; block < blocks; ++block) {
     const int size = (rows - r + blocks - block - 1) / (blocks - block);
     const float* left = a + (Side ? r : r * a_stride);
     float* out = c + r * c_stride;
     switch (size) {
-#define ROWS(R) \
-  case R: product_rows<R, Side, Add>(out, c_stride, left, a_stride, b, b_stride, count); break
-      ROWS(1); ROWS(2); ROWS(3); ROWS(4); ROWS(5); ROWS(6); ROWS(7); ROWS(8); ROWS(9);
+#define ROWS(R)                                                                    \
+  case R:                                                                          \
+    product_rows<R, Side, Add>(out, c_stride, left, a_stride, b, b_stride, count); \
+    break
+      ROWS(1);
+      ROWS(2);
+      ROWS(3);
+      ROWS(4);
+      ROWS(5);
+      ROWS(6);
+      ROWS(7);
+      ROWS(8);
+      ROWS(9);
 #undef ROWS
     }
     r += size;
@@ -136,7 +149,8 @@ inline void transpose(const float* in, int in_stride, float* out, int out_stride
 inline void transpose(const float* in, int in_stride, int rows, int columns, float* out, int out_stride) {
   const int whole_rows = rows / W * W, whole_columns = columns / W * W;
   for (int i = 0; i < whole_rows; i += W)
-    for (int j = 0; j < whole_columns; j += W) transpose(in + i * in_stride + j, in_stride, out + j * out_stride + i, out_stride);
+    for (int j = 0; j < whole_columns; j += W)
+      transpose(in + i * in_stride + j, in_stride, out + j * out_stride + i, out_stride);
   for (int i = 0; i < rows; ++i)
     for (int j = i < whole_rows ? whole_columns : 0; j < columns; ++j) out[j * out_stride + i] = in[i * in_stride + j];
 }

@@ -1,4 +1,5 @@
-// What the Pattern Selectors read from a layer's tokens, forward and backward: funnelcast.native.pattern says what it computes.
+// What the Pattern Selectors read from a layer's tokens, forward and backward: funnelcast.native.pattern says what it
+// computes.
 //
 // Legend: B rows, K tokens, D width, Q queries (steps times heads), W lanes. "T" ends the name of a transposed array.
 
@@ -59,8 +60,7 @@ class ReadBackward {
   // dmeans [Q][D] -> dy [K][D] and the sum of da.
   void run(const float* y, const float* a, const float* dmeans, float* dy) {
     read.attend(y, a);
-    for (int k = 0; k < s.Kp; k += W)
-      product<false, false>(dscore + k, s.Kp, dmeans, s.D, read.yT + k, s.Kp, s.Q, s.D);
+    for (int k = 0; k < s.Kp; k += W) product<false, false>(dscore + k, s.Kp, dmeans, s.D, read.yT + k, s.Kp, s.Q, s.D);
     for (int q = 0; q < s.Q; ++q) {
       const float* const p = read.attention + size_t(q) * s.Kp;
       float* const slopes = dscore + size_t(q) * s.Kp;
@@ -74,8 +74,7 @@ class ReadBackward {
       product<true, false>(dyT + k, s.Kp, dmeans, s.D, read.attention + k, s.Kp, s.D, s.Q);
       product<false, true>(dyT + k, s.Kp, a, s.Q, dscore + k, s.Kp, s.D, s.Q);
     }
-    for (int d = 0; d < s.D; ++d)
-      lane_dots(sum_a + size_t(d) * s.Q * W, read.yT + d * s.Kp, dscore, s.Kp, s.Q, s.Kp);
+    for (int d = 0; d < s.D; ++d) lane_dots(sum_a + size_t(d) * s.Q * W, read.yT + d * s.Kp, dscore, s.Kp, s.Q, s.Kp);
     transpose(dyT, s.Kp, s.D, s.K, dy, s.D);
   }
 
@@ -101,7 +100,8 @@ void funnelcast_pattern_forward(const int64_t* sizes, const float* y, const floa
   const Shape s = make_shape(sizes);
   in_parallel(sizes[0], int(sizes[4]), [&](int, int64_t begin, int64_t end) {
     Read read(s);
-    // Whole vectors along D read beyond a token, and at the last token beyond the row: hence a copy with room behind it.
+    // Whole vectors along D read beyond a token, and at the last token beyond the row: hence a copy with room behind
+    // it.
     const int Dp = up(s.D);
     Buffer row(size_t(s.K) * s.D + W), found(size_t(s.Q) * Dp);
     for (int64_t b = begin; b < end; ++b) {

@@ -1,11 +1,12 @@
-// Sparse gradients of embedding tables: one sum a row, and the update of lazy Adam. funnelcast.native.rows says what it computes.
+// Sparse gradients of embedding tables: one sum a row, and the update of lazy Adam. funnelcast.native.rows says what it
+// computes.
 
 #include "common.h"
 
 extern "C" {
 
-// Give every distinct row of rows [n] a place in order of appearance: places [n], unique [<= n]; returns how many. `seen`
-// holds one number a row of the table, -1 before and after.
+// Give every distinct row of rows [n] a place in order of appearance: places [n], unique [<= n]; returns how many.
+// `seen` holds one number a row of the table, -1 before and after.
 int64_t funnelcast_unique_rows(int64_t n, const int64_t* rows, int32_t* seen, int32_t* places, int64_t* unique) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) {
