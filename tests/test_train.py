@@ -91,6 +91,19 @@ def test_resume_is_exact_with_every_embedding_optimizer(
     assert weights(fit(tmp_path / "broken", data, config, seed=3, resume=True)) == weights(unbroken)
 
 
+def test_bf16_trains_to_nearly_the_same_model(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    full, half = (
+        fit(tmp_path / precision, data, experiment("mmoe", epochs=3, precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    entropies = [
+        json.loads((run.folder / "history.json").read_text())["epochs"][-1]["valid_ne"] for run in (full, half)
+    ]
+    assert weights(full) != weights(half)
+    assert entropies[1] == pytest.approx(entropies[0], abs=0.01)
+
+
 def test_the_average_is_the_mean_of_the_last_steps(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

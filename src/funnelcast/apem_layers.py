@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from funnelcast.layers import MLP, smooth_step
+from funnelcast.layers import MLP, full_precision, smooth_step
 from funnelcast.native import KernelResidual, asrg, read_patterns, usable
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix"]
@@ -54,7 +54,7 @@ class Gates(nn.Module):
         number = layer % len(self.bodies)  # one selector may serve all layers
         seen = x if self.sees in ("former", "pooled") else fields
         seen = seen.mean(1) if self.sees == "pooled" else seen.flatten(1)
-        return smooth_step(self.scores[number](self.bodies[number](seen)), self.gamma)
+        return smooth_step(full_precision(self.scores[number](self.bodies[number](seen))), self.gamma)
 
 
 class Asrg(nn.Module):
@@ -89,7 +89,7 @@ class Asrg(nn.Module):
         # The gate scales A (D*M*K numbers a row), not the scores (n*M*K): less to write and to keep for the gradient.
         gated = a if query_gate is None else a * query_gate[:, None, None, :]
         scores = torch.matmul(x, gated.flatten(-2))  # [B, n, M*K]
-        attention = hide(scores, closed).softmax(dim=1).view(B, n * M, K)
+        attention = hide(full_precision(scores), closed).softmax(dim=1).view(B, n * M, K)
         out = torch.bmm(attention.transpose(1, 2), (x @ u).view(B, n * M, D))  # [B, K, D]
         out = out if output_gate is None else out * output_gate[:, :, None]
         y: Tensor = norm(self._add_residual(out, x, query_gate))
@@ -131,16 +131,16 @@ class PatternSelector(nn.Module):
         (S, D), M = indicator.shape, self.heads
         key, value, output = (weight.expand(S, D, D) for weight in (self.key, self.value, self.output))
         a = torch.einsum("sdme,sme->dsm", key.reshape(S, D, M, -1), indicator.view(S, M, -1)) / math.sqrt(D // M)
-        a = a.reshape(D, S * M)
+        a = full_precision(a.reshape(D, S * M))
         if closed is None and usable(y):
             means = read_patterns(y, a).view(len(y), S, M * D)
         else:
-            attention = hide(y @ a, closed).softmax(dim=1)  # [B, K, S*M]
+            attention = hide(full_precision(y @ a), closed).softmax(dim=1)  # [B, K, S*M]
             means = torch.bmm(attention.transpose(1, 2), y).view(len(y), S, M * D)
         u = torch.einsum("sdme,smef->smdf", value.reshape(S, D, M, -1), output.reshape(S, M, -1, D))
         pattern = torch.einsum("bsd,sdf->bsf", means, u.reshape(S, M * D, D))  # [B, S, D]
         pattern = pattern if former is None else pattern + former
-        return nn.functional.layer_norm(pattern, (D,)) * self.scale + self.shift
+        return nn.functional.layer_norm(full_precision(pattern), (D,)) * self.scale + self.shift
 
 
 class SelfAttention(nn.Module):

@@ -72,6 +72,8 @@ class TrainConfig(Strict, strict=True):
         gradient_clip: the gradient is scaled down to this norm where it is larger, > 0.
         patience: epochs without a better VALID score before training stops early; 0 never stops.
         device: `auto`, `cpu` or `cuda`.
+        precision: `fp32`, or `bf16` for products in bfloat16 with weights, losses, softmax and norms in float32: about
+            twice the speed where products take the time (MMoE, PLE). Scoring stays in float32.
         checkpoint_steps: steps between two checkpoints, 0 for the end of each epoch alone.
         memory_gb: TRAIN is kept in memory when it needs no more than this, else streamed from disk.
     """
@@ -85,6 +87,7 @@ class TrainConfig(Strict, strict=True):
     gradient_clip: float = Key(default=5.0, gt=0)
     patience: int = Key(default=1, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: int = Key(default=0, ge=0)
     memory_gb: float = Key(default=4.0, gt=0)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
-from funnelcast.layers import check_at_least, check_widths
+from funnelcast.layers import check_at_least, check_widths, full_precision
 
 __all__ = ["CgcLevel", "Experts", "own_counts"]
 
@@ -61,7 +61,10 @@ class CgcLevel(nn.Module):
 
     def gate_weights(self, streams: Sequence[Tensor]) -> list[Tensor]:
         """Return each gate's weights [B, experts it chooses among], which sum to 1."""
-        return [gate(x).softmax(dim=1) for gate, x in zip(self.gates, streams[: len(self.gates)], strict=True)]
+        return [
+            full_precision(gate(x)).softmax(dim=1)
+            for gate, x in zip(self.gates, streams[: len(self.gates)], strict=True)
+        ]
 
     def forward(self, streams: Sequence[Tensor]) -> list[Tensor]:
         """Mix streams [B, n_inputs] into streams [B, H]."""

@@ -23,6 +23,7 @@ __all__ = [
     "check_at_least",
     "check_choice",
     "check_widths",
+    "full_precision",
     "log_odds",
     "reach_log_odds",
     "smooth_step",
@@ -118,6 +119,19 @@ def check_widths(**options: Sequence[int]) -> None:
     for option, widths in options.items():
         if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width >= 1 for width in widths):
             raise ConfigError(f"option '{option}' should be a list of whole numbers >= 1, received {widths!r}")
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Widen numbers of 16 bits to float32, as softmax, norms and losses want them; leave others as they are.
+
+    Args:
+        x: of any shape.
+
+    Example:
+        >>> full_precision(torch.zeros(1, dtype=torch.bfloat16)).dtype, full_precision(torch.zeros(1).double()).dtype
+        (torch.float32, torch.float64)
+    """
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def log_odds(rate: float) -> float:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from funnelcast.batch import Batch
 from funnelcast.checkpoint import load_checkpoint, save_checkpoint, save_tensors
-from funnelcast.config import Component, Experiment
+from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
@@ -158,7 +158,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
         model.set_progress(state.step / planned)
         if config.learning_rate_schedule == "linear":
             optimizers.scale_learning_rate(1 - state.step / planned)
-        prediction, loss = train_step(model, parts.losses, optimizers, batch, config.gradient_clip)
+        prediction, loss = train_step(model, parts.losses, optimizers, batch, config)
         if parts.average is not None and state.step >= planned * (1 - config.average_last):
             parts.average.update_parameters(model)
         loss_sum = loss_sum + loss
@@ -175,7 +175,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
 
 
 def train_step(
-    model: FunnelModel, losses: Sequence[Loss], optimizers: Optimizers, batch: Batch, gradient_clip: float
+    model: FunnelModel, losses: Sequence[Loss], optimizers: Optimizers, batch: Batch, config: TrainConfig
 ) -> tuple[Prediction, Tensor]:
     """Move the weights once and return the prediction and the loss [] before.
 
@@ -184,13 +184,14 @@ def train_step(
         losses: what is minimised, summed.
         optimizers: from `build_optimizers` of this model.
         batch: B rows on the model's device.
-        gradient_clip: largest norm of the gradient, > 0.
+        config: its precision and its largest norm of the gradient count here.
     """
-    prediction = model(batch.ids)
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        prediction = model(batch.ids)
     loss = objective(losses, prediction, batch)
     optimizers.zero_grad()
     loss.backward()
-    optimizers.clip(gradient_clip)
+    optimizers.clip(config.gradient_clip)
     optimizers.step()
     return prediction, loss.detach()
 

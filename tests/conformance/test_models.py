@@ -102,6 +102,26 @@ def test_rows_are_independent(name: str, make_schema: MakeSchema, make_batch: Ma
 
 
 @every_model
+def test_bf16_stays_near_and_ends_in_float32(name: str, make_schema: MakeSchema, make_batch: MakeBatch) -> None:
+    schema = make_schema(3)
+    model, batch = open_up(build(name, schema)).eval(), make_batch(schema, 7)  # no dropout
+    full = values(model(batch.ids))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = values(model(batch.ids))
+    for key, value in half.items():
+        assert value.dtype is torch.float32
+        torch.testing.assert_close(value.exp(), full[key].exp(), rtol=0, atol=0.05)
+    assert not torch.equal(half["log_reach"], full["log_reach"]) or name == "logistic"  # which has no products
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = total_loss(model, batch)
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is None or (parameter.grad.dtype is torch.float32 and parameter.grad.isfinite().all()), (
+            key
+        )
+
+
+@every_model
 def test_same_seed_same_weights(name: str, make_schema: MakeSchema) -> None:
     schema = make_schema(2)
     one, two, other = build(name, schema, 1), build(name, schema, 1), build(name, schema, 2)

@@ -62,6 +62,29 @@ def test_any_size(
         compare(rows, points if residual == "tokens" else n, size * heads, points, heads, residual, gated=gated)
 
 
+@pytest.mark.parametrize(
+    ("number", "changed", "message"),
+    [
+        (0, lambda v: v.double(), "x should be float32 on the CPU, received torch.float64"),
+        (1, lambda v: v.bfloat16(), "gate should be float32 on the CPU, received torch.bfloat16"),
+        (1, lambda v: v[:, 1:], r"gate should be \[2, 4\], received \[2, 3\]"),
+        (3, lambda v: v[1:], r"key should be \[6, 6\], received \[5, 6\]"),
+        (7, lambda v: v[1:], r"shift should be \[6\], received \[5\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(number: int, changed: Callable[[Tensor], Tensor], message: str) -> None:
+    inputs = [changed(v) if i == number else v for i, v in enumerate(layer_inputs(2, 5, 6, 4))]
+    with pytest.raises(ValueError, match=message):
+        layer(*inputs, 1e-5, 2, "shared")
+
+
+def test_heads_and_tokens_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="heads should be a divisor of 6, received 4"):
+        layer(*layer_inputs(2, 5, 6, 4), 1e-5, 4, "shared")
+    with pytest.raises(ValueError, match="x should have 4 tokens, one an inducing point, received 5"):
+        layer(*layer_inputs(2, 5, 6, 4), 1e-5, 2, "tokens")
+
+
 def test_no_rows() -> None:
     inputs = [value.requires_grad_() for value in layer_inputs(0, 3, 4, 5)]
     y = layer(*inputs, 1e-5, 2, "shared")

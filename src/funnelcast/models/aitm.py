@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
 from funnelcast.heads import Head, first_logits, to_prediction
-from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_widths
+from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_widths, full_precision
 from funnelcast.objective import per_step
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
@@ -38,7 +38,7 @@ class Ait(nn.Module):
     def shares(self, slots: Tensor) -> Tensor:
         """Return how much each slot [B, 2, H] counts: [B, 2], which sums to 1."""
         scores = (self.h2(slots) * self.h3(slots)).sum(dim=2) / math.sqrt(slots.shape[2])
-        shares: Tensor = scores.softmax(dim=1)
+        shares: Tensor = full_precision(scores).softmax(dim=1)
         return shares
 
     def forward(self, p: Tensor, q: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from funnelcast.layers import (
     check_at_least,
     check_choice,
     check_widths,
+    full_precision,
     smooth_step,
 )
 from funnelcast.prediction import Prediction
@@ -133,7 +134,7 @@ class DselectK(FunnelModel):
         chosen = self.selected(x)
         weights = chosen.mean(2)  # of a single selector; [B, S, n]
         for shares in self.shares:
-            weights = (shares(x).softmax(dim=2)[..., None] * chosen).sum(2)
+            weights = (full_precision(shares(x)).softmax(dim=2)[..., None] * chosen).sum(2)
         outputs = self.experts(x)  # [n, B, H]
         mixtures = torch.einsum("bse,ebh->bsh", weights.expand(len(ids), -1, -1), outputs)
         logits = [tower(mixture) for tower, mixture in zip(self.towers, mixtures.unbind(1), strict=True)]
@@ -142,7 +143,7 @@ class DselectK(FunnelModel):
 
     def selected(self, x: Tensor) -> Tensor:
         """Return r, how much each selector asks for each expert: [B, S, k, n], with B = 1 for static gates."""
-        steps = smooth_step(self.choices(x), self.gamma)[..., None]  # [B, S, k, bits, 1]
+        steps = smooth_step(full_precision(self.choices(x)), self.gamma)[..., None]  # [B, S, k, bits, 1]
         chosen = torch.ones_like(steps[..., 0, :])
         for bit, code in enumerate(self.codes):
             chosen = chosen * torch.where(code, steps[..., bit, :], 1.0 - steps[..., bit, :])

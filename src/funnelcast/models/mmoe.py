@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from funnelcast.errors import ConfigError
 from funnelcast.experts import Experts
 from funnelcast.heads import Head, first_logits, to_prediction
-from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths
+from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths, full_precision
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
@@ -74,7 +74,7 @@ class Mmoe(FunnelModel):
     def forward(self, ids: Tensor) -> Prediction:
         """Predict from ids [B, W]."""
         x = self.embedding(ids).flatten(1)  # [B, F*D]
-        gates = self.gates(x).view(len(ids), self.schema.n_steps, -1).softmax(dim=2)  # [B, S, E]
+        gates = full_precision(self.gates(x)).view(len(ids), self.schema.n_steps, -1).softmax(dim=2)  # [B, S, E]
         mixtures = torch.einsum("bse,ebh->bsh", gates, self.experts(x))  # [B, S, H]
         logits = [tower(mixture) for tower, mixture in zip(self.towers, mixtures.unbind(1), strict=True)]
         return to_prediction(self.head, torch.stack(logits, dim=1))

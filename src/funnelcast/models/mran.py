@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from funnelcast.errors import ConfigError
 from funnelcast.experts import Experts
 from funnelcast.heads import Head, first_logits, to_prediction
-from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths
+from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths, full_precision
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
     def shares(self, tokens: Tensor) -> Tensor:
         """Return how much every token takes from every other one: [B, M, n, n], whose last dimension sums to 1."""
         query, key = self._split(self.query(tokens)), self._split(self.key(tokens))  # [B, M, n, D/M]
-        shares: Tensor = (query @ key.transpose(2, 3) / math.sqrt(query.shape[3])).softmax(dim=3)
+        shares: Tensor = full_precision(query @ key.transpose(2, 3) / math.sqrt(query.shape[3])).softmax(dim=3)
         return shares
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -144,4 +144,4 @@ class Mran(FunnelModel):
         for attention in self.between_steps:
             steps = attention(steps)
         scores = self.query(steps) @ self.key(fields).transpose(1, 2) / math.sqrt(steps.shape[2])
-        return fields, scores.softmax(dim=2)
+        return fields, full_precision(scores).softmax(dim=2)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from funnelcast.native.build import OPERATORS, address, compiled
+from funnelcast.native.build import OPERATORS, address, check_shapes, checked, compiled
 
 __all__ = ["KernelResidual", "asrg"]
 
@@ -59,6 +59,9 @@ def asrg(
     Returns:
         [B, K, D].
 
+    Raises:
+        ValueError: a tensor is not float32 on the CPU, or shapes do not fit together.
+
     Source: APEM paper, equations 14 to 17.
     """
     number, keep = _RESIDUALS.index(residual), torch.is_grad_enabled()
@@ -70,6 +73,28 @@ def asrg(
 def _sizes(x: Tensor, query: Tensor, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
     B, n, D = x.shape
     return (ctypes.c_int64 * 7)(B, n, D, len(query), heads, residual, torch.get_num_threads())
+
+
+def _check(
+    x: Tensor,
+    gate: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    heads: int,
+    residual: int,
+) -> None:
+    """Refuse what the kernel would read beyond its end."""
+    (B, n, D), K = x.shape, len(query)
+    check_shapes(gate=(gate, (B, K)), query=(query, (K, D)), key=(key, (D, D)), value=(value, (D, D)))
+    check_shapes(output=(output, (D, D)), scale=(scale, (D,)), shift=(shift, (D,)))
+    if heads < 1 or D % heads:
+        raise ValueError(f"heads should be a divisor of {D}, received {heads}")
+    if _RESIDUALS[residual] == "tokens" and n != K:
+        raise ValueError(f"x should have {K} tokens, one an inducing point, received {n}")
 
 
 def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
@@ -92,7 +117,8 @@ def _forward(
     residual: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    held = [None if t is None else t.contiguous() for t in (x, gate, query, key, value, output, scale, shift)]
+    _check(x, gate, query, key, value, output, scale, shift, heads, residual)
+    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, shift=shift)
     made = _outputs(x, query, keep)
     addresses = map(address, made)
     compiled().funnelcast_asrg_forward(
@@ -115,8 +141,7 @@ def _backward(
     heads: int,
     residual: int,
 ) -> tuple[Tensor, ...]:
-    given: tuple[Tensor | None, ...] = (x, gate, query, key, value, output, scale, kept, dy)
-    held = [None if t is None else t.contiguous() for t in given]
+    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, kept=kept, dy=dy)
     gradients = _backward_shapes(dy, x, gate, query, key, value, output, scale)
     sizes = _sizes(x, query, heads, residual)
     compiled().funnelcast_asrg_backward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, gradients))

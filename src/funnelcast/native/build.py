@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Native", "address", "compiled", "library", "native_state", "usable"]
+__all__ = ["Native", "address", "check_shapes", "checked", "compiled", "library", "native_state", "usable"]
 
 # Every operator registers itself here.
 OPERATORS = torch.library.Library("funnelcast", "DEF")
@@ -73,6 +73,35 @@ def compiled() -> ctypes.CDLL:
 def address(tensor: Tensor | None) -> ctypes.c_void_p:
     """Return where a contiguous tensor's numbers begin; null for None and for a tensor without numbers."""
     return ctypes.c_void_p(tensor.data_ptr() if tensor is not None and tensor.numel() else None)
+
+
+def checked(**tensors: Tensor | None) -> list[Tensor | None]:
+    """Return tensors as the kernels read them, contiguous.
+
+    Args:
+        **tensors: by the name of the operator's argument.
+
+    Raises:
+        ValueError: a tensor is not float32 on the CPU; a kernel would read beyond its end.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and (tensor.dtype is not torch.float32 or tensor.device.type != "cpu"):
+            raise ValueError(f"{name} should be float32 on the CPU, received {tensor.dtype} on {tensor.device}")
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors.values()]
+
+
+def check_shapes(**pairs: tuple[Tensor | None, tuple[int, ...]]) -> None:
+    """Refuse tensors of another shape than a kernel would read.
+
+    Args:
+        **pairs: tensor and shape by the name of the operator's argument; None is passed over.
+
+    Raises:
+        ValueError: a shape differs.
+    """
+    for name, (tensor, shape) in pairs.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} should be {list(shape)}, received {list(tensor.shape)}")
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

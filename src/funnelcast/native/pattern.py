@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funnelcast.native.build import OPERATORS, address, compiled
+from funnelcast.native.build import OPERATORS, address, check_shapes, checked, compiled
 
 __all__ = ["read_patterns"]
 
@@ -26,6 +26,9 @@ def read_patterns(y: Tensor, a: Tensor) -> Tensor:
     Returns:
         [B, Q, D].
 
+    Raises:
+        ValueError: a tensor is not float32 on the CPU, or shapes do not fit together.
+
     Source: APEM paper, equation 18, folded.
     """
     means: Tensor = torch.ops.funnelcast.read_patterns(y, a)
@@ -41,8 +44,9 @@ def _forward_shapes(y: Tensor, a: Tensor) -> Tensor:
 
 
 def _forward(y: Tensor, a: Tensor) -> Tensor:
-    y, a, means = y.contiguous(), a.contiguous(), _forward_shapes(y, a)
-    compiled().funnelcast_pattern_forward(_sizes(y, a), address(y), address(a), address(means))
+    check_shapes(a=(a, (y.shape[2], a.shape[1])))
+    held, means = checked(y=y, a=a), _forward_shapes(y, a)
+    compiled().funnelcast_pattern_forward(_sizes(y, a), *map(address, held), address(means))
     return means
 
 
@@ -51,7 +55,7 @@ def _backward_shapes(_: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _backward(dmeans: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    held = [tensor.contiguous() for tensor in (y, a, dmeans)]
+    held = checked(y=y, a=a, dmeans=dmeans)
     made = _backward_shapes(dmeans, y, a)
     compiled().funnelcast_pattern_backward(_sizes(y, a), *map(address, held), *map(address, made))
     return made
