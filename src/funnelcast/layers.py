@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -303,12 +303,32 @@ class Tower(nn.Module):
         return logits.squeeze(-1)
 
 
+class _SmoothStep(torch.autograd.Function):
+    """f_D(v) = v (3/2 - 2 v^2) + 1/2 of v = u / g cut to [-1/2, 1/2]; backward needs nothing but v."""
+
+    @staticmethod
+    def forward(u: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        v = (u / gamma).clamp_(-0.5, 0.5)
+        return (v.square().mul_(-2.0).add_(1.5)).mul_(v).add_(0.5), v
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[1], inputs[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        v, gamma = ctx.saved_tensors
+        slope = v.square().mul_(-6.0).add_(1.5)  # 0 at both ends, where the cut begins
+        return slope.mul_(dz).div_(gamma), None
+
+
 def smooth_step(u: Tensor, gamma: Tensor) -> Tensor:
     """Map scores to gates: f_D(u) = -2 u^3 / g^3 + 3 u / (2 g) + 1/2, and 0 below -g/2, 1 above g/2.
 
     Args:
         u: scores of any shape.
-        gamma: [] width g > 0 of the part that is neither 0 nor 1.
+        gamma: [] width g > 0 of the part that is neither 0 nor 1; it gets no gradient.
 
     Source: APEM paper, equation 13; Hazimeh et al. 2021 (DSelect-k), the smooth-step function.
 
@@ -316,5 +336,5 @@ def smooth_step(u: Tensor, gamma: Tensor) -> Tensor:
         >>> smooth_step(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]), torch.tensor(4.0)).tolist()
         [0.0, 0.15625, 0.5, 0.84375, 1.0]
     """
-    v = (u / gamma).clamp(-0.5, 0.5)
-    return v * (1.5 - 2.0 * v.square()) + 0.5
+    value, _ = _SmoothStep.apply(u, gamma)  # type: ignore[no-untyped-call]
+    return cast(Tensor, value)
