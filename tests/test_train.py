@@ -77,7 +77,7 @@ def test_resume_gives_the_very_weights_of_an_unbroken_run(
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("embedding", ["lazy_adam", "sparse_adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("embedding", ["deferred_adam", "lazy_adam", "sparse_adam", "rowwise_adagrad"])
 def test_resume_is_exact_with_every_embedding_optimizer(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedding: str
 ) -> None:
@@ -89,6 +89,18 @@ def test_resume_is_exact_with_every_embedding_optimizer(
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "broken", data, config, seed=3)
     assert weights(fit(tmp_path / "broken", data, config, seed=3, resume=True)) == weights(unbroken)
+
+
+def test_deferred_adam_trains_to_the_model_of_adam(prepared: Path, tmp_path: Path) -> None:
+    data, plan = PreparedData(prepared), experiment("mmoe", epochs=3)
+    runs = [
+        fit(tmp_path / name, data, Experiment.model_validate({**plan.model_dump(), "optimizer": {"embedding": name}}))
+        for name in ("adam", "deferred_adam")
+    ]
+    assert weights(runs[0]) != weights(runs[1])
+    dense, deferred = (dict(run.load_model().named_parameters()) for run in runs)
+    for name, parameter in dense.items():
+        torch.testing.assert_close(deferred[name], parameter, rtol=1e-2, atol=2e-3)
 
 
 def test_bf16_trains_to_nearly_the_same_model(prepared: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ __all__ = [
     "read_toml",
 ]
 
-EmbeddingOptimizer = Literal["adam", "lazy_adam", "sparse_adam", "rowwise_adagrad"]
+EmbeddingOptimizer = Literal["adam", "deferred_adam", "lazy_adam", "sparse_adam", "rowwise_adagrad"]
 
 
 class Strict(BaseModel):
@@ -96,10 +96,12 @@ class OptimizerConfig(Strict, strict=True):
     """What updates the embedding tables; all other weights are always updated by Adam.
 
     Args:
-        embedding: `adam` moves every row of the table in every step, as the paper's optimizer does; `lazy_adam` moves
-            the rows of the batch alone, many times faster on large tables; `sparse_adam` is the same by torch's own
-            code; `rowwise_adagrad` keeps one number of state a row and wants a larger step size. `auto` is `lazy_adam`
-            on the CPU where the tables have 262,144 ids or more, else `adam`.
+        embedding: `adam` moves every row of the table in every step, as the paper's optimizer does; `deferred_adam`
+            does the same, many times faster on large tables, by moving a row when it is needed next; `lazy_adam` moves
+            the rows of the batch and forgets what the others would have done; `sparse_adam` is that by torch's own
+            code; `rowwise_adagrad` keeps one number of state a row and wants a larger step size. `auto` is
+            `deferred_adam` on the CPU where the tables have 262,144 ids or more and neither `weight_decay` nor
+            `average_last` is on, else `adam`.
         embedding_learning_rate: step size of the tables > 0; without it that of `train`.
     """
 
@@ -128,10 +130,12 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _has_a_decay(self) -> Experiment:
-        if self.optimizer.embedding == "sparse_adam" and self.train.weight_decay:
+        chosen = self.optimizer.embedding
+        if chosen in ("sparse_adam", "deferred_adam") and self.train.weight_decay:
+            other = "lazy_adam" if chosen == "sparse_adam" else "adam"
             raise ValueError(
-                "'train.weight_decay' should be 0 with optimizer.embedding = 'sparse_adam', which has none, received "
-                f"{self.train.weight_decay}; 'lazy_adam' is the same optimizer with a decay"
+                f"'train.weight_decay' should be 0 with optimizer.embedding = '{chosen}', which has none, received "
+                f"{self.train.weight_decay}; '{other}' is the same optimizer with a decay"
             )
         return self
 

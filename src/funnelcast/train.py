@@ -160,6 +160,7 @@ def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, 
             optimizers.scale_learning_rate(1 - state.step / planned)
         prediction, loss = train_step(model, parts.losses, optimizers, batch, config)
         if parts.average is not None and state.step >= planned * (1 - config.average_last):
+            optimizers.flush()
             parts.average.update_parameters(model)
         loss_sum = loss_sum + loss
         state.count(len(batch))
@@ -186,6 +187,7 @@ def train_step(
         batch: B rows on the model's device.
         config: its precision and its largest norm of the gradient count here.
     """
+    optimizers.before(batch.ids)
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         prediction = model(batch.ids)
     loss = objective(losses, prediction, batch)
@@ -257,8 +259,8 @@ def _curve_point(state: State, loss_sum: Tensor, clipped: dict[str, list[float]]
 
 def _end_epoch(parts: Parts, state: State) -> None:
     """Score VALID, keep the weights if they are the best so far, and move on to the next epoch."""
-    run = parts.run
-    model = parts.model
+    run, model = parts.run, parts.model
+    parts.optimizers.flush()
     if parts.average is not None and parts.average.n_averaged > 0:
         model = cast(FunnelModel, parts.average.module)
     entropies = [step["reach"]["ne"] for step in funnel_metrics(score(model, parts.valid))]

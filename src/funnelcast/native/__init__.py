@@ -3,11 +3,12 @@
 from funnelcast.native.asrg import KernelResidual, asrg
 from funnelcast.native.build import library, native_state, usable
 from funnelcast.native.pattern import read_patterns
-from funnelcast.native.rows import lazy_adam_rows, sum_by_row
+from funnelcast.native.rows import catch_up_rows, lazy_adam_rows, sum_by_row
 
 __all__ = [
     "KernelResidual",
     "asrg",
+    "catch_up_rows",
     "lazy_adam_rows",
     "library",
     "native_state",

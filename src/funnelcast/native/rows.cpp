@@ -57,4 +57,44 @@ void funnelcast_lazy_adam(int64_t n, int64_t D, const int64_t* rows, const float
   });
 }
 
+// Bring rows [n], possibly repeated, of a table to step `present`. last [n_ids] is the step that each row has seen;
+// sums [steps][4] hold for each such step the weights of the steps since, and the same times d, its square and its
+// cube.
+void funnelcast_catch_up(int64_t n, int64_t D, const int64_t* rows, int64_t present, int32_t* last, const double* sums,
+                         double beta1, double beta2, float eps, float* table, float* first, float* second) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (i + 8 < n) {
+      const int64_t next = rows[i + 8];
+      __builtin_prefetch(last + next, 1);
+      __builtin_prefetch(table + next * D, 1);
+      __builtin_prefetch(first + next * D, 1);
+      __builtin_prefetch(second + next * D, 1);
+    }
+    const int64_t since = last[rows[i]];
+    if (since >= present) continue;
+    last[rows[i]] = int32_t(present);
+    if (since == 0) continue;  // never had a gradient
+    const double* const sum = sums + since * 4;
+    const double mean = sum[1] / sum[0], variance = std::max(0.0, sum[2] / sum[0] - mean * mean);
+    const double spread = std::max(1e-9, std::sqrt(variance)),
+                 cube = sum[3] / sum[0] - mean * (3 * variance + mean * mean);
+    const double skew = variance > 1e-12 ? cube / (spread * spread * spread) : 0.0;
+    const double half = std::sqrt(skew * skew / 4 + 1), share = (skew / 2 + half) / (2 * half);
+    const float low = float(mean + spread * (skew / 2 - half)), high = float(mean + spread * (skew / 2 + half));
+    const float low_weight = float(sum[0] * share), high_weight = float(sum[0] * (1 - share));
+    const float correction = float(1.0 / std::sqrt(1.0 - std::pow(beta2, double(since))));
+    const float fade1 = float(std::pow(beta1, double(present - since)));
+    const float fade2 = float(std::pow(beta2, double(present - since)));
+    float* const w = table + rows[i] * D;
+    float* const m = first + rows[i] * D;
+    float* const v = second + rows[i] * D;
+    for (int64_t d = 0; d < D; ++d) {
+      const float root = std::sqrt(v[d]) * correction;
+      w[d] -= m[d] * (low_weight / (root * low + eps) + high_weight / (root * high + eps));
+      m[d] *= fade1;
+      v[d] *= fade2;
+    }
+  }
+}
+
 }  // extern "C"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funnelcast.native.build import address, compiled
 
-__all__ = ["lazy_adam_rows", "sum_by_row"]
+__all__ = ["catch_up_rows", "lazy_adam_rows", "sum_by_row"]
 
 
 class _Seen:
@@ -84,4 +84,44 @@ def lazy_adam_rows(
         *map(address, (rows, gradient, table, first, second)),
         *numbers,
         ctypes.c_int64(torch.get_num_threads()),
+    )
+
+
+def catch_up_rows(
+    rows: Tensor,
+    table: Tensor,
+    first: Tensor,
+    second: Tensor,
+    last: Tensor,
+    sums: Tensor,
+    *,
+    present: int,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Bring rows of a table and of its moments to the present in place, as `DeferredAdam` states.
+
+    Args:
+        rows: [n] int64, possibly repeated.
+        table: [n_ids, D] float32, contiguous.
+        first: [n_ids, D] first moment.
+        second: [n_ids, D] second moment.
+        last: [n_ids] int32, the step that each row has seen.
+        sums: [steps, 4] float64, for each such step the sum of weights and of weights times d, d^2 and d^3.
+        present: the number of finished steps.
+        betas: decay of the moments.
+        eps: added to the root.
+    """
+    rows = rows.contiguous()
+    compiled().funnelcast_catch_up(
+        ctypes.c_int64(len(rows)),
+        ctypes.c_int64(table.shape[1]),
+        address(rows),
+        ctypes.c_int64(present),
+        address(last),
+        address(sums),
+        ctypes.c_double(betas[0]),
+        ctypes.c_double(betas[1]),
+        ctypes.c_float(eps),
+        *map(address, (table, first, second)),
     )
