@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test install bench-prepare clean
+.PHONY: demo test install bench bench-prepare clean
 
 install: .venv/installed
 
@@ -24,6 +24,9 @@ demo: install
 
 test: install
 	@scripts/check $(BIN)
+
+bench: install
+	@$(BIN)/python -m benchmarks
 
 bench-prepare: install
 	@$(BIN)/python benchmarks/prepare.py --work build/bench-prepare

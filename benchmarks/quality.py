@@ -21,9 +21,10 @@ PLAIN = ["optimizer.embedding='adam'"]
 OPTIONS: dict[str, tuple[list[str], dict[str, str]]] = {
     "plain": (PLAIN, {"FUNNELCAST_NATIVE": "off"}),
     "compiled": (PLAIN, {}),
+    "deferred_adam": (["optimizer.embedding='deferred_adam'"], {}),
     "lazy_adam": (["optimizer.embedding='lazy_adam'"], {}),
     "bf16": ([*PLAIN, "train.precision='bf16'"], {}),
-    "all": (["optimizer.embedding='lazy_adam'", "train.precision='bf16'"], {}),
+    "deferred_bf16": (["optimizer.embedding='deferred_adam'", "train.precision='bf16'"], {}),
 }
 
 
