@@ -30,7 +30,10 @@ MILLIONS = [0.25, 0.5, 1.0, 2.0, 4.0]
 def prepared(folder: Path, rows: int) -> PreparedData:
     """Simulate and prepare so many rows, of which nine tenths are TRAIN, unless it is done."""
     if not (folder / "manifest.json").is_file():
-        prepare(DATASETS.create("synthetic", None, options={"rows": rows}), folder)
+        raw = folder.with_name(f"{folder.name}-raw")
+        raw.mkdir(parents=True)
+        prepare(DATASETS.create("synthetic", options={"rows": rows}).describe(None, raw), folder)
+        shutil.rmtree(raw)
     return PreparedData(folder)
 
 
