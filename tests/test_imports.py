@@ -14,7 +14,18 @@ import funnelcast
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "registry", "graph", "schema", "progress", "config"],
-    ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores"],
+    [
+        "batch",
+        "prediction",
+        "objective",
+        "auc",
+        "auc_histogram",
+        "metrics",
+        "curves",
+        "gauc",
+        "value_metrics",
+        "scores",
+    ],
     ["layers", "heads", "graph_head", "experts", "transition_towers", "apem_layers", "value_head", "data"],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
@@ -64,6 +75,7 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.prepare",
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
+        "from funnelcast import AucHistogram",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:
