@@ -1,6 +1,6 @@
 """Run every benchmark in a process of its own and write `build/bench.json`.
 
-    python -m benchmarks [--out build/bench.json] [--threads 1] [NAME ...]
+python -m benchmarks [--out build/bench.json] [--threads 1] [NAME ...]
 """
 
 from __future__ import annotations
