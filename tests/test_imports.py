@@ -14,7 +14,19 @@ import funnelcast
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
     ["errors", "files", "process", "registry", "graph", "schema", "progress", "config"],
-    ["batch", "prediction", "objective", "metrics", "curves", "gauc", "value_metrics", "scores", "native"],
+    [
+        "batch",
+        "prediction",
+        "objective",
+        "auc",
+        "auc_histogram",
+        "metrics",
+        "curves",
+        "gauc",
+        "value_metrics",
+        "scores",
+        "native",
+    ],
     [
         "layers",
         "heads",
@@ -74,6 +86,7 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.prepare",
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
+        "from funnelcast import AucHistogram",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

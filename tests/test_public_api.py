@@ -7,7 +7,7 @@ import pytest
 import funnelcast
 
 PUBLIC = [
-    "Batch", "Description", "Experiment", "Feature", "Field", "Funnel", "FunnelcastError", "Prediction",
+    "AucHistogram", "Batch", "Description", "Experiment", "Feature", "Field", "Funnel", "FunnelcastError", "Prediction",
     "PreparedData", "Run", "Schema", "Split", "Step", "StepColumn", "TrainConfig", "__version__",
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from funnelcast.auc_histogram import AucHistogram
     from funnelcast.batch import Batch
     from funnelcast.config import Experiment, TrainConfig
     from funnelcast.data.description import Description, Feature, StepColumn
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AucHistogram",
     "Batch",
     "Description",
     "Experiment",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AucHistogram": "auc_histogram",
     "Batch": "batch",
     "Description": "data.description",
     "Experiment": "config",

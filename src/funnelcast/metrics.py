@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from funnelcast.auc import exact_auc
 from funnelcast.curves import equal_mass_bins
 
 __all__ = [
@@ -160,17 +161,7 @@ def auc(scores: Array, labels: Array, weights: Array | None = None) -> Value:
     labels, weight, (scores,) = checked_rows(labels, weights, scores)
     if reason := one_class(labels):
         return Undefined(reason)
-    positive, negative = scores[labels], scores[~labels]
-    if weight is None:
-        positive, negative = np.sort(positive), np.sort(negative)
-        below = int(np.searchsorted(negative, positive, "left").sum())
-        not_above = int(np.searchsorted(negative, positive, "right").sum())
-        return (below + not_above) / (2 * len(positive) * len(negative))
-    order = np.argsort(negative, kind="stable")
-    negative = negative[order]
-    mass = np.append(0.0, np.cumsum(weight[~labels][order]))  # mass[k]: weight of the k lowest negatives
-    below_mass = mass[np.searchsorted(negative, positive, "left")] + mass[np.searchsorted(negative, positive, "right")]
-    return float(np.dot(weight[labels], below_mass) / (2 * weight[labels].sum() * mass[-1]))
+    return exact_auc(scores, labels, weight)
 
 
 def logloss(log_p: Array, log_not_p: Array, labels: Array, weights: Array | None = None) -> Value:
