@@ -296,7 +296,7 @@ WRONG: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "set of no section": (
         lambda: None,
-        ("train", "esmm.toml", "--data", "data", "--out", "run", "--set", "optimizer.lr=1"),
+        ("train", "esmm.toml", "--data", "data", "--out", "run", "--set", "schedule.lr=1"),
         "should begin with one of 'train.', 'optimizer.', 'model.'",
     ),
     "unknown dataset": (

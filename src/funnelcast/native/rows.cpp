@@ -33,8 +33,9 @@ void funnelcast_sum_rows(int64_t n, int64_t count, int64_t D, const float* value
 
 // Adam on the rows of a table: rows [n] distinct, gradient [n][D].
 void funnelcast_lazy_adam(int64_t n, int64_t D, const int64_t* rows, const float* gradient, float* table, float* first,
-                          float* second, float beta1, float beta2, float step_size, float root_scale, float eps,
+                          float* second, double beta1, double beta2, float step_size, float root_scale, float eps,
                           float decay, int64_t threads) {
+  const float gain1 = float(1.0 - beta1), keep2 = float(beta2), gain2 = float(1.0 - beta2);
   in_parallel(n, int(threads), [&](int, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (i + 8 < end) {
@@ -49,8 +50,8 @@ void funnelcast_lazy_adam(int64_t n, int64_t D, const int64_t* rows, const float
       const float* const given = gradient + i * D;
       for (int64_t d = 0; d < D; ++d) {
         const float g = given[d] + decay * w[d];
-        m[d] += (1.0f - beta1) * (g - m[d]);
-        v[d] = beta2 * v[d] + (1.0f - beta2) * g * g;
+        m[d] += gain1 * (g - m[d]);
+        v[d] = keep2 * v[d] + gain2 * g * g;
         w[d] -= step_size * m[d] / (std::sqrt(v[d]) * root_scale + eps);
       }
     }

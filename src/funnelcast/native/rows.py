@@ -77,7 +77,7 @@ def lazy_adam_rows(
         decay: L2 term.
     """
     rows, gradient = rows.contiguous(), gradient.contiguous()
-    numbers = map(ctypes.c_float, (*betas, step_size, root_scale, eps, decay))
+    numbers = [*map(ctypes.c_double, betas), *map(ctypes.c_float, (step_size, root_scale, eps, decay))]
     compiled().funnelcast_lazy_adam(
         ctypes.c_int64(len(rows)),
         ctypes.c_int64(gradient.shape[1]),
