@@ -102,3 +102,17 @@ def test_cutting_and_concatenating_gives_the_batch_back(rows: int, data: st.Data
     assert again.true_potential is not None and batch.true_potential is not None
     assert torch.equal(again.true_potential, batch.true_potential)
     assert again.user is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 12), st.integers(1, 14))
+def test_splitting_gives_the_cuts_at_equal_distances(rows: int, size: int) -> None:
+    batch = make(rows, user=torch.arange(rows), value=torch.rand(rows))
+    parts = list(batch.split(size))
+    assert len(parts) == -(-rows // size)
+    for number, part in enumerate(parts):
+        assert vars(part).keys() == vars(batch).keys()
+        part.__post_init__()  # what a checked batch would say
+        for name, value in vars(batch.cut(number * size, (number + 1) * size)).items():
+            found = getattr(part, name)
+            assert (found is None) if value is None else torch.equal(found, value), name

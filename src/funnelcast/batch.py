@@ -6,7 +6,7 @@ K inducing points, H hidden width, M attention heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -128,6 +128,24 @@ class Batch:
             stop: row after the last one.
         """
         return self.map(lambda value: value[start:stop])
+
+    def split(self, rows: int) -> Iterator[Batch]:
+        """View the rows as batches of equal size, the last one excepted.
+
+        Args:
+            rows: rows of a batch, >= 1.
+
+        Example:
+            >>> [len(part) for part in Batch.of(torch.tensor([[2], [3], [4]]), torch.zeros(3, 1)).split(2)]
+            [2, 1]
+        """
+        names, missing = [field.name for field in fields(self)], (None,) * -(-len(self) // rows)
+        columns = [missing if (value := getattr(self, name)) is None else value.split(rows) for name in names]
+        for values in zip(*columns, strict=True) if len(self) else ():
+            # Rows of a batch that was checked need no second look, which would cost as much as picking them.
+            batch = object.__new__(Batch)
+            batch.__dict__.update(zip(names, values, strict=True))
+            yield batch
 
     def to(self, device: torch.device) -> Batch:
         """Move all tensors to a device.

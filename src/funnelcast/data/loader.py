@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from funnelcast.batch import Batch
-from funnelcast.data.shards import PreparedData, RowGroup
+from funnelcast.data.shards import Ids, PreparedData
 from funnelcast.data.split import Split
 
 __all__ = ["Loader"]
 
 # Row groups shuffled together. Both ways of loading use the same buffers, so that the order does not depend on memory.
 BUFFER_GROUPS = 8
+# Rows picked at once: enough to make the cost of a call small, few enough to stay in a processor's cache.
+PICKED_ROWS = 16_384
+
+Index = np.ndarray[Any, np.dtype[np.int64]]
+Result = TypeVar("Result")
+# Some rows in their final order: how many they are, and how to get those from a place to another.
+Piece = tuple[int, Callable[[int, int], Batch]]
 
 
 class Loader:
@@ -23,11 +34,17 @@ class Loader:
     Row groups are shuffled, then the rows inside each buffer of 8 row groups (524,288 rows as `prepare` writes them);
     smaller splits are shuffled completely.
 
+    A stream is read ahead in a thread of its own, which ends with the iteration, also where that is given up. Its
+    memory is two buffers, the one whose rows are being picked and the one that is being read, and one row group.
+
     Args:
         data: the prepared folder.
         split: the part to load.
         batch_size: rows of a batch; the last one of an epoch may be smaller.
         memory_bytes: a split that needs more memory than this is streamed.
+
+    Raises:
+        ArtifactError: a shard is missing or damaged; a stream says so where the shard's rows are due.
     """
 
     def __init__(self, data: PreparedData, split: Split, batch_size: int, memory_bytes: int = 4 << 30) -> None:
@@ -52,50 +69,99 @@ class Loader:
             epoch: >= 0.
             start: batches to skip, in order to go on where a former run stopped.
         """
-        order = _generator(seed, epoch, 0).permutation(len(self._groups))
-        buffers = [order[i : i + BUFFER_GROUPS] for i in range(0, len(order), BUFFER_GROUPS)]
-        yield from self._cut(self._shuffled_buffers(buffers, seed, epoch, start * self.batch_size))
+        calls = self._buffers(seed, epoch, start * self.batch_size)
+        yield from self._cut(_read_ahead(calls) if self._all is None else (call() for call in calls))
 
     def in_order(self) -> Iterator[Batch]:
         """Yield all batches in the order of the shards."""
         if self._all is not None:
-            yield from self._cut(iter([self._all]))
+            yield from self._all.split(self.batch_size)
         else:
-            yield from self._cut(self._data.read([group]) for group in self._groups)
+            yield from self._cut(_read_ahead(partial(self._in_order, number) for number in range(len(self._groups))))
 
-    def _shuffled_buffers(self, buffers: list[np.ndarray], seed: int, epoch: int, skip: int) -> Iterator[Batch]:
-        """Yield the rows of each buffer in their final order, without the first `skip` rows of the epoch."""
-        for number, members in enumerate(buffers):
-            groups = [self._groups[i] for i in members]
-            rows = sum(group.rows for group in groups)
-            if skip >= rows:
-                skip -= rows
-                continue
-            order = _generator(seed, epoch, 1 + number).permutation(rows)[skip:]
-            skip = 0
-            yield from self._gather(groups, members, order)
+    def _buffers(self, seed: int, epoch: int, skip: int) -> Iterator[Callable[[], Piece]]:
+        """Yield how to get each buffer, without those that the first `skip` rows of the epoch fill."""
+        groups = _generator(seed, epoch, 0).permutation(len(self._groups))
+        slots = [] if self.in_memory else [self._slot(), self._slot()]
+        for number, first in enumerate(range(0, len(groups), BUFFER_GROUPS)):
+            members = groups[first : first + BUFFER_GROUPS]
+            rows = sum(self._groups[i].rows for i in members)
+            if skip < rows:
+                # When a buffer is asked for, the rows of the last but one have been picked, so its memory is free.
+                slot = slots[number % 2] if slots else None
+                yield partial(self._shuffled, members, (seed, epoch, 1 + number), skip, slot)
+            skip = max(0, skip - rows)
 
-    def _gather(self, groups: list[RowGroup], members: np.ndarray, order: np.ndarray) -> Iterator[Batch]:
-        """Pick rows of the concatenated groups, from memory or from their shards, a batch's worth at a time."""
-        if self._all is not None:
-            places = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in members])
-            source, index = self._all, torch.from_numpy(places[order])
+    def _slot(self) -> Ids:
+        """Memory for the ids of any buffer; new memory for each would cost half as much as reading it."""
+        largest = sorted(group.rows for group in self._groups)[-BUFFER_GROUPS:]
+        return np.empty((sum(largest), self._data.schema.width), dtype=np.int32)
+
+    def _shuffled(self, members: Index, key: tuple[int, ...], skip: int, slot: Ids | None) -> Piece:
+        """Shuffle the rows of some groups, and pass over the first `skip` of them."""
+        rows = sum(self._groups[i].rows for i in members)
+        order = _generator(*key).permutation(rows)[skip:]
+        if self._all is None:
+            source = self._data.read([self._groups[i] for i in members], slot)
         else:
-            source, index = self._data.read(groups), torch.from_numpy(order)
-        for i in range(0, len(index), self.batch_size):
-            yield source.take(index[i : i + self.batch_size])
+            source = self._all
+            order = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in members])[order]
+        return len(order), lambda start, stop: _pick(source, order[start:stop])
 
-    def _cut(self, pieces: Iterator[Batch]) -> Iterator[Batch]:
+    def _in_order(self, number: int) -> Piece:
+        """Read one row group."""
+        return self._groups[number].rows, self._data.read([self._groups[number]]).cut
+
+    def _cut(self, pieces: Iterable[Piece]) -> Iterator[Batch]:
         """Cut pieces of any size into batches of exactly `batch_size`, the last one excepted."""
-        rest: Batch | None = None
-        for piece in pieces:
-            joined = piece if rest is None else Batch.concatenate([rest, piece])
-            whole = len(joined) - len(joined) % self.batch_size
-            for i in range(0, whole, self.batch_size):
-                yield joined.cut(i, i + self.batch_size)
-            rest = joined.cut(whole, len(joined)) if whole < len(joined) else None
-        if rest is not None:
-            yield rest
+        size = self.batch_size
+        at_once = max(1, PICKED_ROWS // size) * size
+        begun: list[Batch] = []  # the batch that the former piece began
+        missing = 0
+        for rows, pick in pieces:
+            place = min(missing, rows)
+            if place:
+                begun.append(pick(0, place))
+                missing -= place
+                if not missing:
+                    yield Batch.concatenate(begun)
+                    begun = []
+            whole = rows - (rows - place) % size
+            for start in range(place, whole, at_once):
+                yield from pick(start, min(start + at_once, whole)).split(size)
+            if whole < rows:
+                begun, missing = [pick(whole, rows)], size - (rows - whole)
+            del pick  # the next piece comes while this one's rows are let go
+        if begun:
+            yield Batch.concatenate(begun)
+
+
+def _pick(source: Batch, index: Index) -> Batch:
+    """Pick rows on the CPU; `index` must lie within the rows, which is not looked at."""
+
+    def rows(value: Tensor) -> Tensor:
+        array = value.numpy()
+        picked = np.empty((len(index), *array.shape[1:]), dtype=array.dtype)
+        # Faster than Tensor.index_select; any mode but "raise" lets NumPy write to `out` without a copy.
+        return torch.from_numpy(array.take(index, axis=0, out=picked, mode="clip"))
+
+    return source.map(rows)
+
+
+def _read_ahead(calls: Iterable[Callable[[], Result]]) -> Iterator[Result]:
+    """Yield the results of calls in order; while one is in use, a thread makes the next, and no more than that.
+
+    An error of a call is raised where its result is due. Who gives up the iteration waits for the call under way.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="funnelcast-loader") as thread:
+        ahead: Future[Result] | None = None
+        for call in calls:
+            result, ahead = ahead, thread.submit(call)
+            if result is not None:
+                yield result.result()
+            del result
+        if ahead is not None:
+            yield ahead.result()
 
 
 def _generator(*key: int) -> np.random.Generator:

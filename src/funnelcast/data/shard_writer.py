@@ -21,7 +21,7 @@ class ShardWriter:
 
     Args:
         folder: where the files go; it is made.
-        schema: columns of the shards.
+        schema: columns of the shards; one without nulls is read faster.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
@@ -66,10 +66,11 @@ class ShardWriter:
     def _write(self, group: pa.Table) -> None:
         if self._writer is None:
             # Ids are spread over large vocabularies, so a dictionary per column chunk costs time and saves nothing.
+            # LZ4 is as small as Snappy and read several times as fast.
             self._writer = pq.ParquetWriter(
-                self._path(), self._schema, compression="snappy", use_dictionary=False, write_statistics=False
+                self._path(), self._schema, compression="lz4", use_dictionary=False, write_statistics=False
             )
-        self._writer.write_table(group.combine_chunks(), row_group_size=ROWS_PER_GROUP)
+        self._writer.write_table(group.combine_chunks().cast(self._schema), row_group_size=ROWS_PER_GROUP)
         self._groups += 1
         self._rows += group.num_rows
         if self._groups == GROUPS_PER_FILE:

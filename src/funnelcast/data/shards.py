@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from funnelcast.batch import Batch
 from funnelcast.data.split import Split
+from funnelcast.errors import ArtifactError
 from funnelcast.files import check_sha256, read_json
 from funnelcast.schema import (
     USER_COLUMN,
@@ -28,9 +29,12 @@ from funnelcast.schema import (
     value_column,
 )
 
-__all__ = ["PreparedData", "RowGroup", "ids_matrix"]
+__all__ = ["Ids", "PreparedData", "RowGroup", "ids_matrix"]
 
 FORMAT = 1
+# Rows of the ids that stay in a processor's cache while they are filled column by column.
+CACHED_ROWS = 8192
+Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ class RowGroup:
         path: the shard.
         index: number of the row group in its shard.
         rows: rows in it.
+        metadata: the shard's footer, so that it is read once and not for each of its row groups.
     """
 
     path: Path
     index: int
     rows: int
+    metadata: pq.FileMetaData = field(repr=False, compare=False)
 
 
 class PreparedData:
@@ -75,12 +81,24 @@ class PreparedData:
         return int(self.manifest["splits"][split.value]["rows"])
 
     def row_groups(self, split: Split) -> list[RowGroup]:
-        """List the row groups of a split in order."""
+        """List the row groups of a split in order.
+
+        Args:
+            split: the part.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
         groups = []
         for file in self.manifest["splits"][split.value]["files"]:
             path = self.folder / file["path"]
-            metadata = pq.read_metadata(path)
-            groups += [RowGroup(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
+            try:
+                metadata = pq.read_metadata(path)
+            except (OSError, pa.ArrowException) as error:
+                raise ArtifactError(f"{path}: is missing or damaged: {error}") from error
+            groups += [
+                RowGroup(path, i, metadata.row_group(i).num_rows, metadata) for i in range(metadata.num_row_groups)
+            ]
         return groups
 
     def bytes_per_row(self) -> int:
@@ -90,35 +108,62 @@ class PreparedData:
         value = 4 * (self.schema.value_step is not None) + steps * (not self.schema.graph.is_chain)
         return 4 * self.schema.width + 5 * steps + 4 + 8 * self.schema.has_user + truth + potential + value
 
-    def read(self, groups: Sequence[RowGroup]) -> Batch:
-        """Read row groups into one batch, in the given order.
+    def read(self, groups: Sequence[RowGroup], out: Ids | None = None) -> Batch:
+        """Read row groups into one batch, in the given order; besides it, memory holds one row group at a time.
 
         Args:
             groups: at least one row group.
+            out: [at least the groups' rows, W] int32, to hold the batch's ids; None for a new array.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
         """
-        tables = []
+        rows = sum(group.rows for group in groups)
+        ids = np.empty((rows, self.schema.width), dtype=np.int32) if out is None else out[:rows]
+        others: list[_Others] = []
+        start = 0
         for group in groups:
-            with pq.ParquetFile(group.path) as file:
-                tables.append(file.read_row_group(group.index))
-        table = pa.concat_tables(tables)
-        schema = self.schema
-        labels, observed = _labels(table, schema)
-        weight = _float(table, [WEIGHT_COLUMN])[:, 0] if schema.has_weight else torch.ones(table.num_rows)
-        user = torch.from_numpy(table[USER_COLUMN].to_numpy().copy()) if schema.has_user else None
-        reach = transition = potential = None
-        if schema.has_truth:
-            reach = _float(table, [true_reach_column(name) for name in schema.step_names])
-            transition = _float(table, [true_transition_column(name) for name in schema.step_names])
-        if schema.has_potential:
-            potential = _float(table, [true_potential_column(name) for name in schema.step_names])
-        value = None
-        if schema.value_step is not None:
-            value = torch.from_numpy(table[value_column(schema.value_step.name)].fill_null(0.0).to_numpy().copy())
-        ids = torch.from_numpy(ids_matrix(table, schema))
-        scope = None
-        if not schema.graph.is_chain:
-            scope = _scope(schema, labels, observed)
-        return Batch(ids, labels, observed, weight, user, reach, transition, potential, value, scope)
+            table = _read_group(group)
+            ids_matrix(table, self.schema, out=ids[start : start + group.rows])
+            others.append(_other_columns(table, self.schema))
+            start += group.rows
+        joined = (None if parts[0] is None else torch.cat(parts) for parts in zip(*others, strict=True))  # type: ignore[arg-type]
+        return Batch(torch.from_numpy(ids), *joined)  # type: ignore[arg-type]
+
+
+_Others = tuple[Tensor | None, ...]  # the tensors of a batch after the ids, in its order
+
+
+def _read_group(group: RowGroup) -> pa.Table:
+    """Read one row group in the calling thread."""
+    try:
+        with pq.ParquetFile(group.path, metadata=group.metadata) as file:
+            table = file.read_row_group(group.index, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{group.path}: row group {group.index} is missing or damaged: {error}") from error
+    if table.num_rows != group.rows:
+        raise ArtifactError(
+            f"{group.path}: row group {group.index} should have {group.rows} rows, received {table.num_rows}"
+        )
+    return table
+
+
+def _other_columns(table: pa.Table, schema: Schema) -> _Others:
+    """Everything of a batch but the ids."""
+    labels, observed = _labels(table, schema)
+    weight = _float(table, [WEIGHT_COLUMN])[:, 0] if schema.has_weight else torch.ones(table.num_rows)
+    user = torch.from_numpy(table[USER_COLUMN].to_numpy().copy()) if schema.has_user else None
+    reach = transition = potential = None
+    if schema.has_truth:
+        reach = _float(table, [true_reach_column(name) for name in schema.step_names])
+        transition = _float(table, [true_transition_column(name) for name in schema.step_names])
+    if schema.has_potential:
+        potential = _float(table, [true_potential_column(name) for name in schema.step_names])
+    value = None
+    if schema.value_step is not None:
+        value = torch.from_numpy(table[value_column(schema.value_step.name)].fill_null(0.0).to_numpy().copy())
+    scope = None if schema.graph.is_chain else _scope(schema, labels, observed)
+    return labels, observed, weight, user, reach, transition, potential, value, scope
 
 
 def _scope(schema: Schema, labels: Tensor, observed: Tensor) -> Tensor:
@@ -128,25 +173,33 @@ def _scope(schema: Schema, labels: Tensor, observed: Tensor) -> Tensor:
     return torch.stack(schema.graph.scopes(happened.unbind(1), missed.unbind(1), everyone), dim=1)
 
 
-def ids_matrix(table: pa.Table, schema: Schema) -> np.ndarray[Any, np.dtype[np.int32]]:
+def ids_matrix(table: pa.Table, schema: Schema, out: Ids | None = None) -> Ids:
     """Lay the encoded fields of a table out as one matrix.
 
     Args:
         table: has a column `field.<name>` for every field: int32, or lists of int32 for multi-valued fields.
         schema: the fields.
+        out: [B, W] int32 to be overwritten; None for a new one.
 
     Returns:
         [B, W] int32; the lists of a multi-valued field are padded with 0.
     """
-    ids = np.zeros((table.num_rows, schema.width), dtype=np.int32)
-    for field, start in zip(schema.fields, schema.columns, strict=False):
-        column = table[field_column(field.name)].combine_chunks()
-        if field.max_length == 1 and not pa.types.is_list(column.type):
-            ids[:, start] = column.to_numpy(zero_copy_only=False)
+    ids = np.empty((table.num_rows, schema.width), dtype=np.int32) if out is None else out
+    single: list[tuple[int, Ids]] = []  # place and ids [B] of each field with one value
+    for encoded, start in zip(schema.fields, schema.columns, strict=False):
+        chunks = table[field_column(encoded.name)]
+        column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # the latter copies
+        if encoded.max_length == 1 and not pa.types.is_list(column.type):
+            single.append((start, column.to_numpy(zero_copy_only=False)))
             continue
         lengths = np.diff(column.offsets.to_numpy())
-        inside = np.arange(field.max_length) < lengths[:, None]  # [B, max_length]
-        ids[:, start : start + field.max_length][inside] = column.flatten().to_numpy(zero_copy_only=False)
+        inside = np.arange(encoded.max_length) < lengths[:, None]  # [B, max_length]
+        ids[:, start : start + encoded.max_length] = 0
+        ids[:, start : start + encoded.max_length][inside] = column.flatten().to_numpy(zero_copy_only=False)
+    for first in range(0, len(ids), CACHED_ROWS):
+        rows = slice(first, first + CACHED_ROWS)
+        for start, column in single:
+            ids[rows, start] = column[rows]
     return ids
 
 

@@ -115,7 +115,7 @@ def _copied_columns(description: Description) -> dict[str, str]:
 def _shard_schema(description: Description, encoders: Encoders, staged: pa.Schema) -> pa.Schema:
     multi = {feature.name for feature in description.features if feature.kind == "multi"}
     fields = [
-        pa.field(field_column(field.name), pa.list_(pa.int32()) if field.name in multi else pa.int32())
+        pa.field(field_column(field.name), pa.list_(pa.int32()) if field.name in multi else pa.int32(), nullable=False)
         for field in encoders.fields()
     ]
     kinds = {USER_COLUMN: pa.int64(), TIME_COLUMN: None}
