@@ -127,7 +127,7 @@ class PreparedData:
             ids_matrix(table, self.schema, out=ids[start : start + group.rows])
             others.append(_other_columns(table, self.schema))
             start += group.rows
-        joined = (None if parts[0] is None else torch.cat(parts) for parts in zip(*others, strict=True))  # type: ignore[arg-type]
+        joined = (None if parts[0] is None else torch.cat(parts) for parts in zip(*others, strict=True))
         return Batch(torch.from_numpy(ids), *joined)  # type: ignore[arg-type]
 
 
