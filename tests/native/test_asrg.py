@@ -119,7 +119,7 @@ def test_threads_do_not_change_a_rows_numbers() -> None:
             if number < 3:  # outputs and the gradients of tokens and gates belong to one row each
                 assert torch.equal(a, b)
             else:
-                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=5e-5)  # sums of 740 numbers around 1
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2"])

@@ -11,11 +11,14 @@
 
 namespace {
 
+constexpr float kLog2 = 0.693147180559945309f;  // natural logarithm of 2
+
 enum Residual { kNone = 0, kTokens = 1, kShared = 2, kGated = 3 };
 
 struct Sizes {
   int n, D, K, M, residual;
-  int E, np, Kp;  // width of a head; n and K, rounded up to whole vectors
+  int E, np, Kp;                                      // width of a head; n and K, rounded up to whole vectors
+  size_t kept() const { return size_t(D + M) * Kp; }  // numbers a row that forward leaves to backward
 };
 
 // The layer's weights: query I [K][D], key, value and output matrices [D][D], LayerNorm.
@@ -36,19 +39,20 @@ struct Weights {
 struct Row {
   const Sizes& s;
   const Weights& w;
-  const float factor;                               // of the scores, in powers of two
-  Buffer xT, keyT, valueT, gate, query, attention;  // [D][np] three times, [Kp], [E][W], [np][W]
+  const float factor;                                            // of the scores, in powers of two
+  Buffer xT, keyT, valueT, gate, query, attention, key_squares;  // [D][np] three times, [Kp], [E][W], [np][W], [M][W]
 
   Row(const Sizes& s, const Weights& w)
       : s(s),
         w(w),
-        factor(1.44269504088896341f / std::sqrt(float(s.E))),
+        factor(1.0f / kLog2 / std::sqrt(float(s.E))),
         xT(size_t(s.D) * s.np),
         keyT(size_t(s.D) * s.np),
         valueT(size_t(s.D) * s.np),
         gate(s.Kp),
         query(size_t(s.E) * W),
-        attention(size_t(s.np) * W) {}
+        attention(size_t(s.np) * W),
+        key_squares(size_t(s.M) * W) {}
 
   // Take a row: transpose its tokens x [n][D] and project them to keys and values.
   void take(const float* x, const float* gates) {
@@ -58,32 +62,65 @@ struct Row {
       product<true, false>(keyT + i, s.np, w.key, s.D, xT + i, s.np, s.D, s.D);
       product<true, false>(valueT + i, s.np, w.value, s.D, xT + i, s.np, s.D, s.D);
     }
+    for (int m = 0; m < s.M; ++m) {
+      Vector square = {};
+      for (int i = 0; i < s.np; i += W) square = largest(square, square_length(keys(m) + i, s.np));
+      store(key_squares + m * W, square);
+    }
   }
 
   const float* keys(int m) const { return keyT + size_t(m) * s.E * s.np; }
   const float* values(int m) const { return valueT + size_t(m) * s.E * s.np; }
 
-  // Compute 2^(score - largest score) of W inducing points of head m for all tokens; returns 1 / their sum.
-  Vector attend(int m, int k) {
+  // attention [n][W] = 2^(score - shift) of W inducing points of head m for all tokens; returns the shift and the sum.
+  // The shift, the largest score, is spared where no score can be so large that a power or their sum overflows.
+  std::pair<Vector, Vector> attend(int m, int k) {
+    scale_query(m, k);
+    Vector shift = {}, total = {};
+    if (!small_scores(m)) {
+      shift = set(-INFINITY);
+      weighted_sums<true>(
+          keys(m), s.np, query, W, s.n, s.E, [](int) { return Vector{}; },
+          [&](int, Vector score) { shift = largest(shift, score); });
+    }
+    float* const out = attention;
+    weighted_sums<true>(
+        keys(m), s.np, query, W, s.n, s.E, [=](int) { return -shift; },
+        [&](int i, Vector score) {
+          const Vector power = power_of_two(score);
+          store(out + i * W, power);
+          total += power;
+        });
+    return {shift, total};
+  }
+
+  // query [E][W] = the gated queries of W inducing points, such that scores come in powers of two.
+  void scale_query(int m, int k) {
     const Vector z = load(gate + k) * factor;
     for (int e = 0; e < s.E; ++e) store(query + e * W, load(w.queryT + size_t(m * s.E + e) * s.Kp + k) * z);
-    product<true, false>(attention, W, keys(m), s.np, query, W, s.n, s.E);
-    float* const scores = attention;  // a local name: the compiler need not fear that a store moves it
-    const int n = s.n;
-    Vector top = load(scores), total = {};
-    for (int i = 1; i < n; ++i) top = largest(top, load(scores + i * W));
-    for (int i = 0; i < n; ++i) {
-      const Vector power = power_of_two(load(scores + i * W) - top);
-      store(scores + i * W, power);
-      total += power;
-    }
-    return 1.0f / total;
+  }
+
+  // Whether all scores of the present queries lie within +-60, by the lengths of queries and keys.
+  bool small_scores(int m) const {
+    const Vector longest = square_length(query, W);
+    float query_square = 0.0f, key_square = 0.0f;
+    for (int l = 0; l < W; ++l) query_square = std::max(query_square, longest[l]);
+    for (int l = 0; l < W; ++l) key_square = std::max(key_square, key_squares[m * W + l]);
+    return query_square * key_square <= 3600.0f;
+  }
+
+  Vector square_length(const float* vectors, int stride) const {
+    Vector sum = {};
+    for (int e = 0; e < s.E; ++e) sum += load(vectors + e * stride) * load(vectors + e * stride);
+    return sum;
   }
 
   // head [E][W], rows Kp apart, = sum over tokens of attention times value.
   void read(int m, Vector inverse, float* head) const {
-    product<false, false>(head, s.Kp, values(m), s.np, attention, W, s.E, s.n);
-    for (int e = 0; e < s.E; ++e) store(head + e * s.Kp, load(head + e * s.Kp) * inverse);
+    const float* const shares = attention;
+    weighted_sums<false>(
+        values(m), s.np, shares, W, s.E, s.n, [](int) { return Vector{}; },
+        [&](int e, Vector sum) { store(head + e * s.Kp, sum * inverse); });
   }
 
   // out [D][W] = LayerNorm, before its scale and shift, of headT [D][Kp] times the output matrix plus the residual, for
@@ -107,23 +144,27 @@ struct Row {
       variance += gap * gap;
     }
     variance = variance * (1.0f / s.D) + w.eps;
-    Vector scale = {};
-    for (int l = 0; l < W; ++l) scale[l] = 1.0f / std::sqrt(variance[l]);
+    const Vector scale = inverse_root(variance);
     for (int d = 0; d < s.D; ++d) store(out + d * W, (load(out + d * W) - mean) * scale);
     return scale;
   }
 };
 
-// y = LN(attention + residual) for the rows begin..end-1. kept [B][D][Kp], what the heads read, may be null.
+// y = LN(attention + residual) for the rows begin..end-1. kept [B][D + M][Kp], what the heads read and below it the
+// logarithm of the sum of each head's powers, may be null.
 void forward_rows(const Sizes& s, const Weights& w, const float* x, const float* gate, float* y, float* kept,
                   int64_t begin, int64_t end) {
   Row row(s, w);
-  Buffer out(size_t(s.D) * W), heads(size_t(s.D) * s.Kp);
+  Buffer out(size_t(s.D) * W), heads(s.kept());
   for (int64_t b = begin; b < end; ++b) {
     row.take(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr);
-    float* const headT = kept ? kept + b * s.D * s.Kp : heads;
+    float* const headT = kept ? kept + b * s.kept() : heads;
     for (int k = 0; k < s.Kp; k += W) {
-      for (int m = 0; m < s.M; ++m) row.read(m, row.attend(m, k), headT + size_t(m) * s.E * s.Kp + k);
+      for (int m = 0; m < s.M; ++m) {
+        const auto [shift, total] = row.attend(m, k);
+        row.read(m, 1.0f / total, headT + size_t(m) * s.E * s.Kp + k);
+        store(headT + size_t(s.D + m) * s.Kp + k, shift + log2_of(total));
+      }
       row.normalise(k, headT, out);
       for (int d = 0; d < s.D; ++d) store(out + d * W, load(out + d * W) * w.scale[d] + w.shift[d]);
       transpose(out, W, s.D, std::min(W, s.K - k), y + (size_t(b) * s.K + k) * s.D, s.D);
@@ -131,14 +172,14 @@ void forward_rows(const Sizes& s, const Weights& w, const float* x, const float*
   }
 }
 
-// Sums over the rows of one thread; a last index of W is added up at the end.
+// Sums over the rows of one thread; lanes and parts are added up at the end.
 struct Sums {
-  Buffer query, key, value, output, scale, shift;  // [D][Kp], [D][D][W] three times, [D][W] twice
+  Buffer query, key, value, output, scale, shift;  // [D][Kp], [D] of lane_dots three times, [D][W] twice
   explicit Sums(const Sizes& s)
       : query(size_t(s.D) * s.Kp),
-        key(size_t(s.D) * s.D * W),
-        value(size_t(s.D) * s.D * W),
-        output(size_t(s.D) * s.D * W),
+        key(s.D * dots_size(s.D)),
+        value(s.D * dots_size(s.D)),
+        output(s.D * dots_size(s.D)),
         scale(size_t(s.D) * W),
         shift(size_t(s.D) * W) {}
   void add(const Sums& other) {
@@ -167,7 +208,8 @@ class Backward {
         normed(size_t(s.D) * W),
         dhead(size_t(s.E) * W),
         dquery(size_t(s.E) * W),
-        dgate(s.Kp) {}
+        dgate(s.Kp),
+        mean(W) {}
 
   // Gradients of one row: dy [K][D] and headT [D][Kp] of forward -> dx [n][D], dz [K] or null, and the sums.
   void run(const float* x, const float* gate, const float* dy, const float* headT, float* dx, float* dz) {
@@ -175,7 +217,7 @@ class Backward {
     for (Buffer* buffer : {&dxT, &dkeyT, &dvalueT}) std::memset(*buffer, 0, buffer->size() * 4);
     through_norm(dy, headT);
     for (int m = 0; m < s.M; ++m)
-      for (int k = 0; k < s.Kp; k += W) through_attention(m, k, headT + size_t(m) * s.E * s.Kp + k);
+      for (int k = 0; k < s.Kp; k += W) through_attention(m, k, headT);
     through_projections(headT);
     transpose(dxT, s.np, s.D, s.n, dx, s.D);
     if (dz) std::memcpy(dz, dgate, s.K * 4);
@@ -215,57 +257,70 @@ class Backward {
     }
   }
 
-  // W inducing points of head m: doutT -> dkeyT and dvalueT, dgate, and the sum for the query.
-  void through_attention(int m, int k, const float* head) {
-    const float* output = w.output + size_t(m) * s.E * s.D;
-    const Vector inverse = row.attend(m, k);
-    product<false, false>(dhead, W, output, s.D, doutT + k, s.Kp, s.E, s.D);
-    Vector mean = {};  // over tokens of attention times its gradient
-    for (int e = 0; e < s.E; ++e) mean += load(head + e * s.Kp) * load(dhead + e * W);
-    product<true, false>(dscore, W, row.values(m), s.np, dhead, W, s.n, s.E);
-    float *const shares = row.attention, *const slopes = dscore;
-    for (int i = 0, n = s.n; i < n; ++i) {
-      const Vector p = load(shares + i * W) * inverse;
-      store(shares + i * W, p);
-      store(slopes + i * W, p * (load(slopes + i * W) - mean));
-    }
-    for (int i = s.n; i < s.np; ++i) {  // tokens that fill up the last vector count nothing
-      store(shares + i * W, Vector{});
-      store(slopes + i * W, Vector{});
-    }
-    product<false, false>(dquery, W, row.keys(m), s.np, dscore, W, s.E, s.n);
-    const float factor = row.factor * 0.693147180559945309f;
-    const Vector z = load(row.gate + k) * factor;
-    Vector dz = {};
-    for (int e = 0; e < s.E; ++e) {
-      const size_t place = size_t(m * s.E + e) * s.Kp + k;
-      const Vector g = load(dquery + e * W), query = load(w.queryT + place);
-      add(sums.query + place, g * z);
-      dz += g * query;
-      store(row.query + e * W, query * z);
-    }
-    add(dgate + k, dz * factor);
-    for (int i = 0; i < s.np; i += W) {
-      transpose(row.attention + i * W, W, attentionT + i, s.np);
-      transpose(dscore + i * W, W, dscoreT + i, s.np);
-    }
+  // W inducing points of head m: doutT -> dkeyT and dvalueT, dgate, and the sum for the query. Of a score's power,
+  // start is minus the logarithm of the sum, so that it is the attention.
+  void through_attention(int m, int k, const float* headT) {
+    const float* head = headT + size_t(m) * s.E * s.Kp + k;
+    product<false, false>(dhead, W, w.output + size_t(m) * s.E * s.D, s.D, doutT + k, s.Kp, s.E, s.D);
+    Vector mixed = {};  // over tokens of attention times its gradient
+    for (int e = 0; e < s.E; ++e) mixed += load(head + e * s.Kp) * load(dhead + e * W);
+    store(mean, mixed);
+    row.scale_query(m, k);
+    slopes_by_token(m, headT + size_t(s.D + m) * s.Kp + k);
     const size_t place = size_t(m) * s.E * s.np;
     for (int i = 0; i < s.np; i += W) {
       product<false, true>(dvalueT + place + i, s.np, dhead, W, attentionT + i, s.np, s.E, W);
       product<false, true>(dkeyT + place + i, s.np, row.query, W, dscoreT + i, s.np, s.E, W);
+      transpose(dscoreT + i, s.np, dscore + i * W, W);
     }
+    through_query(m, k);
+  }
+
+  // attentionT and dscoreT [W][np], lanes being tokens.
+  void slopes_by_token(int m, const float* logarithm) {
+    float *const shares = attentionT, *const slopes = dscoreT;
+    const float* const means = mean;
+    const int np = s.np;
+    for (int i = 0; i < np; i += W) {
+      weighted_sums<true>(
+          row.query, W, row.keys(m) + i, np, W, s.E, [=](int k) { return set(-logarithm[k]); },
+          [=](int k, Vector score) { store(shares + k * np + i, power_of_two(score)); });
+      if (i + W > s.n)  // tokens that fill up the last vector count nothing
+        for (int k = 0; k < W; ++k) std::memset(shares + k * np + s.n, 0, (np - s.n) * 4);
+      weighted_sums<true>(
+          dhead, W, row.values(m) + i, np, W, s.E, [=](int k) { return set(-means[k]); },
+          [=](int k, Vector slope) { store(slopes + k * np + i, load(shares + k * np + i) * slope); });
+    }
+  }
+
+  // dscore [n][W] -> dgate and the sum for the query.
+  void through_query(int m, int k) {
+    product<false, false>(dquery, W, row.keys(m), s.np, dscore, W, s.E, s.n);
+    const float factor = row.factor * kLog2;
+    const Vector z = load(row.gate + k) * factor;
+    Vector dz = {};
+    for (int e = 0; e < s.E; ++e) {
+      const size_t place = size_t(m * s.E + e) * s.Kp + k;
+      const Vector g = load(dquery + e * W);
+      add(sums.query + place, g * z);
+      dz += g * load(w.queryT + place);
+    }
+    add(dgate + k, dz * factor);
   }
 
   // All heads together: the share of keys and values in dxT, and the sums for the three matrices.
   void through_projections(const float* headT) {
+    for (size_t i = 0; i < dkeyT.size(); i += W)
+      store(dkeyT + i, load(dkeyT + i) * kLog2);  // queries had powers of two
     for (int i = 0; i < s.np; i += W) {
       product<false, true>(dxT + i, s.np, w.key, s.D, dkeyT + i, s.np, s.D, s.D);
       product<false, true>(dxT + i, s.np, w.value, s.D, dvalueT + i, s.np, s.D, s.D);
     }
     for (int d = 0; d < s.D; ++d) {
-      lane_dots(sums.output + size_t(d) * s.D * W, headT + d * s.Kp, doutT, s.Kp, s.D, s.Kp);
-      lane_dots(sums.key + size_t(d) * s.D * W, row.xT + d * s.np, dkeyT, s.np, s.D, s.np);
-      lane_dots(sums.value + size_t(d) * s.D * W, row.xT + d * s.np, dvalueT, s.np, s.D, s.np);
+      const size_t place = d * dots_size(s.D);
+      lane_dots(sums.output + place, headT + d * s.Kp, doutT, s.Kp, s.D, s.Kp);
+      lane_dots(sums.key + place, row.xT + d * s.np, dkeyT, s.np, s.D, s.np);
+      lane_dots(sums.value + place, row.xT + d * s.np, dvalueT, s.np, s.D, s.np);
     }
   }
 
@@ -275,7 +330,7 @@ class Backward {
   const Weights& w;
   Sums& sums;
   Row row;
-  Buffer doutT, dxT, dkeyT, dvalueT, dscore, attentionT, dscoreT, normed, dhead, dquery, dgate;
+  Buffer doutT, dxT, dkeyT, dvalueT, dscore, attentionT, dscoreT, normed, dhead, dquery, dgate, mean;
 };
 
 Sizes make_sizes(const int64_t* sizes) {
@@ -314,21 +369,21 @@ void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float*
   in_parallel(sizes[0], threads, [&](int t, int64_t begin, int64_t end) {
     Backward backward(s, w, *sums[t]);
     for (int64_t b = begin; b < end; ++b)
-      backward.run(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr, dy + b * s.K * s.D, kept + b * s.D * s.Kp,
+      backward.run(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr, dy + b * s.K * s.D, kept + b * s.kept(),
                    dx + b * s.n * s.D, dgate ? dgate + b * s.K : nullptr);
   });
   Sums& total = *sums[0];
   for (int t = 1; t < threads; ++t) total.add(*sums[t]);
   for (int d = 0; d < s.D; ++d) {
     for (int f = 0; f < s.D; ++f) {
-      const size_t place = size_t(d) * s.D + f;
-      dkey[place] = sum_lanes(total.key + place * W);
-      dvalue[place] = sum_lanes(total.value + place * W);
-      doutput[place] = sum_lanes(total.output + place * W);
+      const size_t place = size_t(d) * s.D + f, parts = d * dots_size(s.D) + f * kParts;
+      dkey[place] = sum_of(total.key + parts, kParts);
+      dvalue[place] = sum_of(total.value + parts, kParts);
+      doutput[place] = sum_of(total.output + parts, kParts);
     }
     for (int k = 0; k < s.K; ++k) dquery[k * s.D + d] = total.query[d * s.Kp + k];
-    dscale[d] = sum_lanes(total.scale + d * W);
-    dshift[d] = sum_lanes(total.shift + d * W);
+    dscale[d] = sum_of(total.scale + d * W, W);
+    dshift[d] = sum_of(total.shift + d * W, W);
   }
 }
 

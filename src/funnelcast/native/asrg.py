@@ -41,7 +41,7 @@ def asrg(
 ) -> Tensor:
     """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
 
-    Memory: backward computes scores and attention again; forward keeps Y and, of the same size, what heads read.
+    Memory: backward computes scores and attention again; forward keeps Y and, of about its size, what heads read.
 
     Args:
         x: [B, n, D] tokens.
@@ -97,10 +97,10 @@ def _check(
         raise ValueError(f"x should have {K} tokens, one an inducing point, received {n}")
 
 
-def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors."""
+def _outputs(x: Tensor, query: Tensor, heads: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """Make room for Y [B, K, D] and for what backward wants [B, D + M, Kp], Kp being K in whole vectors."""
     (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
-    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D, -(-K // lanes) * lanes)
+    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D + heads, -(-K // lanes) * lanes)
 
 
 def _forward(
@@ -119,7 +119,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     _check(x, gate, query, key, value, output, scale, shift, heads, residual)
     held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, shift=shift)
-    made = _outputs(x, query, keep)
+    made = _outputs(x, query, heads, keep)
     addresses = map(address, made)
     compiled().funnelcast_asrg_forward(
         _sizes(x, query, heads, residual), *map(address, held), ctypes.c_float(eps), *addresses
@@ -154,7 +154,7 @@ def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -
 
 
 def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _outputs(x, query, rest[-1])
+    return _outputs(x, query, rest[-3], rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

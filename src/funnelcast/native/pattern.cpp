@@ -55,7 +55,7 @@ struct Read {
 class ReadBackward {
  public:
   explicit ReadBackward(const Shape& s)
-      : sum_a(size_t(s.D) * s.Q * W), s(s), read(s), dscore(size_t(s.Q) * s.Kp), dyT(size_t(s.D) * s.Kp) {}
+      : sum_a(s.D * dots_size(s.Q)), s(s), read(s), dscore(size_t(s.Q) * s.Kp), dyT(size_t(s.D) * s.Kp) {}
 
   // dmeans [Q][D] -> dy [K][D] and the sum of da.
   void run(const float* y, const float* a, const float* dmeans, float* dy) {
@@ -74,11 +74,11 @@ class ReadBackward {
       product<true, false>(dyT + k, s.Kp, dmeans, s.D, read.attention + k, s.Kp, s.D, s.Q);
       product<false, true>(dyT + k, s.Kp, a, s.Q, dscore + k, s.Kp, s.D, s.Q);
     }
-    for (int d = 0; d < s.D; ++d) lane_dots(sum_a + size_t(d) * s.Q * W, read.yT + d * s.Kp, dscore, s.Kp, s.Q, s.Kp);
+    for (int d = 0; d < s.D; ++d) lane_dots(sum_a + d * dots_size(s.Q), read.yT + d * s.Kp, dscore, s.Kp, s.Q, s.Kp);
     transpose(dyT, s.Kp, s.D, s.K, dy, s.D);
   }
 
-  Buffer sum_a;  // [D*Q][W]
+  Buffer sum_a;  // [D] of lane_dots
 
  private:
   const Shape& s;
@@ -124,10 +124,11 @@ void funnelcast_pattern_backward(const int64_t* sizes, const float* y, const flo
     for (int64_t b = begin; b < end; ++b)
       parts[t]->run(y + b * s.K * s.D, a, dmeans + b * s.Q * s.D, dy + b * s.K * s.D);
   });
-  for (int i = 0; i < s.D * s.Q; ++i) {
-    da[i] = 0.0f;
-    for (const auto& part : parts) da[i] += sum_lanes(part->sum_a + size_t(i) * W);
-  }
+  for (int d = 0; d < s.D; ++d)
+    for (int q = 0; q < s.Q; ++q) {
+      da[d * s.Q + q] = 0.0f;
+      for (const auto& part : parts) da[d * s.Q + q] += sum_of(part->sum_a + d * dots_size(s.Q) + q * kParts, kParts);
+    }
 }
 
 }  // extern "C"
