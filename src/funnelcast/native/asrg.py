@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,12 +18,12 @@ _RESIDUALS: tuple[KernelResidual, ...] = ("none", "tokens", "shared", "gated")
 
 OPERATORS.define(
     "asrg(Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, Tensor scale, Tensor shift, "
-    "float eps, int heads, int residual, bool keep) -> (Tensor, Tensor)"
+    "Tensor? readers, float eps, int heads, int residual, bool keep) -> (Tensor, Tensor, Tensor)"
 )
 OPERATORS.define(
-    "asrg_backward(Tensor dy, Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, "
-    "Tensor scale, Tensor kept, float eps, int heads, int residual) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "asrg_backward(Tensor? dy, Tensor? dmeans, Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, "
+    "Tensor output, Tensor scale, Tensor shift, Tensor? readers, Tensor kept, float eps, int heads, int residual) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -38,8 +39,11 @@ def asrg(
     eps: float,
     heads: int,
     residual: KernelResidual,
-) -> Tensor:
-    """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
+    readers: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix, and read it.
+
+    Readers find in Y what `funnelcast.native.read_patterns` says, while a row of Y is at hand.
 
     Memory: backward computes scores and attention again; forward keeps Y and, of about its size, what heads read.
 
@@ -55,52 +59,47 @@ def asrg(
         eps: > 0, of the LayerNorm.
         heads: M, a divisor of D.
         residual: R: nothing (`none`), X (`tokens`, n = K), I (`shared`), or z * I (`gated`; I without gates).
+        readers: [D, Q] queries that read Y, times their key matrix and the scale of their scores; None for none.
 
     Returns:
-        [B, K, D].
+        Y [B, K, D] and what the readers find [B, Q, D].
 
     Raises:
         ValueError: a tensor is not float32 on the CPU, or shapes do not fit together.
 
-    Source: APEM paper, equations 14 to 17.
+    Source: APEM paper, equations 14 to 18.
     """
     number, keep = _RESIDUALS.index(residual), torch.is_grad_enabled()
-    weights = (query, key, value, output, scale, shift)
-    y: Tensor = torch.ops.funnelcast.asrg(x, gate, *weights, eps, heads, number, keep)[0]
-    return y
+    weights = (query, key, value, output, scale, shift, readers)
+    y, means, _ = torch.ops.funnelcast.asrg(x, gate, *weights, eps, heads, number, keep)
+    return y, means
 
 
-def _sizes(x: Tensor, query: Tensor, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
-    B, n, D = x.shape
-    return (ctypes.c_int64 * 7)(B, n, D, len(query), heads, residual, torch.get_num_threads())
+def _sizes(x: Tensor, query: Tensor, readers: Tensor | None, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
+    (B, n, D), Q = x.shape, 0 if readers is None else readers.shape[1]
+    return (ctypes.c_int64 * 8)(B, n, D, len(query), heads, residual, Q, torch.get_num_threads())
 
 
-def _check(
-    x: Tensor,
-    gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    heads: int,
-    residual: int,
-) -> None:
+def _check(x: Tensor, gate: Tensor | None, weights: Sequence[Tensor | None], heads: int, residual: int) -> None:
     """Refuse what the kernel would read beyond its end."""
+    query, key, value, output, scale, shift, readers = weights
+    assert query is not None
     (B, n, D), K = x.shape, len(query)
     check_shapes(gate=(gate, (B, K)), query=(query, (K, D)), key=(key, (D, D)), value=(value, (D, D)))
     check_shapes(output=(output, (D, D)), scale=(scale, (D,)), shift=(shift, (D,)))
+    if readers is not None:
+        check_shapes(readers=(readers, (D, readers.shape[-1])))
     if heads < 1 or D % heads:
         raise ValueError(f"heads should be a divisor of {D}, received {heads}")
     if _RESIDUALS[residual] == "tokens" and n != K:
         raise ValueError(f"x should have {K} tokens, one an inducing point, received {n}")
 
 
-def _outputs(x: Tensor, query: Tensor, heads: int, keep: bool) -> tuple[Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what backward wants [B, D + M, Kp], Kp being K in whole vectors."""
+def _outputs(x: Tensor, query: Tensor, readers: Tensor | None, heads: int, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Make room for Y [B, K, D], what readers find and what backward wants [B, D + M, Kp], Kp: K in whole vectors."""
     (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
-    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D + heads, -(-K // lanes) * lanes)
+    found = x.new_empty(B, 0 if readers is None else readers.shape[1], D)
+    return x.new_empty(B, K, D), found, x.new_empty(B if keep else 0, D + heads, -(-K // lanes) * lanes)
 
 
 def _forward(
@@ -112,61 +111,52 @@ def _forward(
     output: Tensor,
     scale: Tensor,
     shift: Tensor,
+    readers: Tensor | None,
     eps: float,
     heads: int,
     residual: int,
     keep: bool,
-) -> tuple[Tensor, Tensor]:
-    _check(x, gate, query, key, value, output, scale, shift, heads, residual)
-    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, shift=shift)
-    made = _outputs(x, query, heads, keep)
-    addresses = map(address, made)
-    compiled().funnelcast_asrg_forward(
-        _sizes(x, query, heads, residual), *map(address, held), ctypes.c_float(eps), *addresses
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = {"query": query, "key": key, "value": value, "output": output, "scale": scale, "shift": shift}
+    _check(x, gate, (*weights.values(), readers), heads, residual)
+    held = checked(x=x, gate=gate, **weights, readers=readers)
+    made = _outputs(x, query, readers, heads, keep)
+    sizes = _sizes(x, query, readers, heads, residual)
+    compiled().funnelcast_asrg_forward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, made))
     return made
 
 
 def _backward(
-    dy: Tensor,
-    x: Tensor,
-    gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    kept: Tensor,
-    eps: float,
-    heads: int,
-    residual: int,
+    dy: Tensor | None, dmeans: Tensor | None, x: Tensor, gate: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:
-    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, kept=kept, dy=dy)
-    gradients = _backward_shapes(dy, x, gate, query, key, value, output, scale)
-    sizes = _sizes(x, query, heads, residual)
+    *weights, kept, eps, heads, residual = rest  # query, key, value, output, scale, shift, readers
+    names = ("query", "key", "value", "output", "scale", "shift", "readers")
+    held = checked(x=x, gate=gate, **dict(zip(names, weights, strict=True)), kept=kept, dy=dy, dmeans=dmeans)
+    gradients = _backward_shapes(dy, dmeans, x, gate, *weights)
+    sizes = _sizes(x, weights[0], weights[-1], heads, residual)
     compiled().funnelcast_asrg_backward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, gradients))
     return gradients
 
 
-def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
-    query, key, value, output, scale = weights[:5]
-    return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, gate, query, key, value, output, scale, scale))
+def _backward_shapes(_: Tensor | None, __: Tensor | None, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, *rest[:8]))
 
 
-def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _outputs(x, query, rest[-3], rest[-1])
+def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(x, query, rest[5], rest[-3], rest[-1])
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, _, ctx.eps, ctx.heads, ctx.residual, _ = inputs  # all but the shift
-    ctx.set_materialize_grads(False)  # nobody derives what is kept for backward
-    ctx.save_for_backward(*tensors, output[1])
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.eps, ctx.heads, ctx.residual, _ = inputs
+    ctx.set_materialize_grads(False)  # the last layer's Y has only readers, and nobody derives what is kept
+    ctx.save_for_backward(*tensors, output[2])
 
 
-def _gradients(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    found = torch.ops.funnelcast.asrg_backward(dy, *ctx.saved_tensors, ctx.eps, ctx.heads, ctx.residual)
-    gate = found[1] if ctx.saved_tensors[1] is not None else None
-    return found[0], gate, *found[2:], None, None, None, None
+def _gradients(ctx: Any, dy: Tensor | None, dmeans: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    found = torch.ops.funnelcast.asrg_backward(dy, dmeans, *saved, ctx.eps, ctx.heads, ctx.residual)
+    wanted = (None if t is None else gradient for t, gradient in zip(saved[:-1], found, strict=True))
+    return *wanted, None, None, None, None
 
 
 OPERATORS.impl("asrg", _forward, "CPU")

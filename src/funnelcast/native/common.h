@@ -50,6 +50,22 @@ inline Vector pick(Vector a, Vector b, Bits from) {
   return __builtin_shuffle(a, b, from);
 #endif
 }
+inline float largest_lane(Vector v) {
+  for (int step = W / 2; step > 0; step /= 2) {
+    Bits other;
+    for (int l = 0; l < W; ++l) other[l] = l ^ step;
+    v = largest(v, pick(v, v, other));
+  }
+  return v[0];
+}
+inline float sum_lanes(Vector v) {
+  for (int step = W / 2; step > 0; step /= 2) {
+    Bits other;
+    for (int l = 0; l < W; ++l) other[l] = l ^ step;
+    v += pick(v, v, other);
+  }
+  return v[0];
+}
 inline int up(int n) { return (n + W - 1) / W * W; }
 
 // 2^x to 3e-7 of its value for -126 <= x < 128; what lies below counts as -126 or comes out as 0.
