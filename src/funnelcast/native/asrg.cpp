@@ -26,6 +26,11 @@ void forward_rows(const Sizes& s, const Weights& w, const float* x, const float*
   Read read(shape);
   Buffer yT(size_t(s.D) * s.Kp), heads(s.kept());
   for (int64_t b = begin; b < end; ++b) {
+    if (b + 1 < end) {
+      prefetch<0>(x + (b + 1) * s.n * s.D, s.n * s.D);
+      prefetch<1>(to.y + (b + 1) * s.K * s.D, s.K * s.D);
+      if (to.kept) prefetch<1>(to.kept + (b + 1) * s.kept(), s.kept());
+    }
     row.take(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr);
     float* const headT = to.kept ? to.kept + b * s.kept() : heads;
     for (int k = 0; k < s.Kp; k += W) {
@@ -260,10 +265,17 @@ void funnelcast_asrg_backward(const int64_t* sizes, const float* x, const float*
   std::vector<std::unique_ptr<Backward>> parts;
   for (int t = 0; t < threads; ++t) parts.push_back(std::make_unique<Backward>(s, w));
   in_parallel(sizes[0], threads, [&](int t, int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
+    for (int64_t b = begin; b < end; ++b) {
+      if (b + 1 < end) {
+        prefetch<0>(x + (b + 1) * s.n * s.D, s.n * s.D);
+        prefetch<0>(kept + (b + 1) * s.kept(), s.kept());
+        if (dy) prefetch<0>(dy + (b + 1) * s.K * s.D, s.K * s.D);
+        prefetch<1>(dx + (b + 1) * s.n * s.D, s.n * s.D);
+      }
       parts[t]->run(x + b * s.n * s.D, gate ? gate + b * s.K : nullptr, readers, dy ? dy + b * s.K * s.D : nullptr,
                     dmeans ? dmeans + b * s.Q * s.D : nullptr, kept + b * s.kept(), dx + b * s.n * s.D,
                     dgate ? dgate + b * s.K : nullptr);
+    }
   });
   for (int t = 1; t < threads; ++t) parts[0]->sums.add(parts[t]->sums);
   if (dreaders) {

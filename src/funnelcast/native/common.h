@@ -271,6 +271,12 @@ inline void lane_dots(float* c, const float* a, const float* b, int b_stride, in
   if (rows - r == 1) lane_dots<1>(c + r * kParts, a, b + r * b_stride, b_stride, size);
 }
 
+// Fetch what the next row reads or writes.
+template <int Write>
+inline void prefetch(const float* p, size_t size) {
+  for (size_t i = 0; i < size; i += 16) __builtin_prefetch(p + i, Write, 2);
+}
+
 // Split rows over threads in equal parts, always the same ones, so that sums do not depend on timing.
 template <typename Work>
 void in_parallel(int64_t rows, int threads, Work work) {
