@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from funnelcast.asrg_chunks import asrg_in_chunks
 from funnelcast.layers import MLP, full_precision, smooth_step
 from funnelcast.native import KernelResidual, asrg, read_patterns, usable
 
@@ -25,10 +26,8 @@ def matrix(*shape: int) -> nn.Parameter:
 
 
 def hide(scores: Tensor, closed: Tensor | None) -> Tensor:
-    """Take closed keys [B, n] out of a softmax over dimension 1; a row without an open key attends to all alike."""
-    if closed is None:
-        return scores
-    return scores.masked_fill(closed.view(*closed.shape, *[1] * (scores.dim() - 2)), torch.finfo(scores.dtype).min)
+    """Take closed keys, broadcast to the scores, out of a softmax; a row without an open key attends to all alike."""
+    return scores if closed is None else scores.masked_fill(closed, torch.finfo(scores.dtype).min)
 
 
 class Gates(nn.Module):
@@ -87,10 +86,12 @@ class Asrg(nn.Module):
         """
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
+        weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
         if plain and usable(x):
-            weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
             y, means = asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual(), readers)
             return y, None if readers is None else means
+        if plain and x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")):
+            return asrg_in_chunks(x, query_gate, *weights, norm.eps, M, self._kernel_residual()), None
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
         a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
         u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
@@ -98,7 +99,8 @@ class Asrg(nn.Module):
         # The gate scales A (D*M*K numbers a row), not the scores (n*M*K): less to write and to keep for the gradient.
         gated = a if query_gate is None else a * query_gate[:, None, None, :]
         scores = torch.matmul(x, gated.flatten(-2))  # [B, n, M*K]
-        attention = hide(full_precision(scores), closed).softmax(dim=1).view(B, n * M, K)
+        hidden = None if closed is None else closed[:, :, None]
+        attention = hide(full_precision(scores), hidden).softmax(dim=1).view(B, n * M, K)
         out = torch.bmm(attention.transpose(1, 2), (x @ u).view(B, n * M, D))  # [B, K, D]
         out = out if output_gate is None else out * output_gate[:, :, None]
         return norm(self._add_residual(out, x, query_gate)), None
@@ -125,8 +127,9 @@ def read(y: Tensor, readers: Tensor, closed: Tensor | None) -> Tensor:
     """Average tokens y [B, K, D] by attention to readers [D, Q], without closed ones [B, K], to [B, Q, D]."""
     if closed is None and usable(y):
         return read_patterns(y, readers)
-    attention = hide(full_precision(y @ readers), closed).softmax(dim=1)  # [B, K, Q]
-    return torch.bmm(attention.transpose(1, 2), y)
+    # Tokens last: a softmax over the last dimension is several times faster, and so is a product that writes long rows.
+    scores = full_precision(torch.bmm(readers.t().expand(len(y), -1, -1), y.transpose(1, 2)))  # [B, Q, K]
+    return torch.bmm(hide(scores, None if closed is None else closed[:, None]).softmax(dim=-1), y)
 
 
 class PatternSelector(nn.Module):
