@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.layers import MLP, full_precision, smooth_step
-from funnelcast.native import KernelResidual, asrg, read_patterns, usable
+from funnelcast.native import KernelResidual, asrg, attention_usable, read_patterns
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix"]
 
@@ -79,7 +79,7 @@ class Asrg(nn.Module):
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
-        if plain and usable(x):
+        if plain and attention_usable(x):
             weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
             return asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual())
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
@@ -132,7 +132,7 @@ class PatternSelector(nn.Module):
         key, value, output = (weight.expand(S, D, D) for weight in (self.key, self.value, self.output))
         a = torch.einsum("sdme,sme->dsm", key.reshape(S, D, M, -1), indicator.view(S, M, -1)) / math.sqrt(D // M)
         a = full_precision(a.reshape(D, S * M))
-        if closed is None and usable(y):
+        if closed is None and attention_usable(y, S * M):
             means = read_patterns(y, a).view(len(y), S, M * D)
         else:
             attention = hide(full_precision(y @ a), closed).softmax(dim=1)  # [B, K, S*M]

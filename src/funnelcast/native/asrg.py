@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from funnelcast.native.build import OPERATORS, address, check_shapes, checked, compiled
+from funnelcast.native.gpu import LARGEST_TOKENS, LARGEST_WIDTH, gpu_checked
 
 __all__ = ["KernelResidual", "asrg"]
 
@@ -42,6 +43,7 @@ def asrg(
     """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
 
     Memory: backward computes scores and attention again; forward keeps Y and, of the same size, what heads read.
+    Under autocast to bfloat16, a GPU takes all products in bfloat16; everything else stays float32.
 
     Args:
         x: [B, n, D] tokens.
@@ -60,13 +62,16 @@ def asrg(
         [B, K, D].
 
     Raises:
-        ValueError: a tensor is not float32 on the CPU, or shapes do not fit together.
+        ValueError: a tensor is not float32, tensors are on several devices, shapes do not fit together, or, on a GPU,
+            there are more than 256 tokens or D > 64.
 
     Source: APEM paper, equations 14 to 17.
     """
     number, keep = _RESIDUALS.index(residual), torch.is_grad_enabled()
-    weights = (query, key, value, output, scale, shift)
-    y: Tensor = torch.ops.funnelcast.asrg(x, gate, *weights, eps, heads, number, keep)[0]
+    matrices = (key, value, output)
+    if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") is torch.bfloat16:
+        matrices = (key.bfloat16(), value.bfloat16(), output.bfloat16())
+    y: Tensor = torch.ops.funnelcast.asrg(x, gate, query, *matrices, scale, shift, eps, heads, number, keep)[0]
     return y
 
 
@@ -101,6 +106,12 @@ def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors."""
     (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
     return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D, -(-K // lanes) * lanes)
+
+
+def _gpu_outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """Make room for Y [B, K, D] and for what the heads read, of the same shape."""
+    (B, _, D), K = x.shape, len(query)
+    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, K, D)
 
 
 def _forward(
@@ -148,13 +159,49 @@ def _backward(
     return gradients
 
 
+def _gpu_inputs(**tensors: Tensor | None) -> dict[str, Any]:
+    """Return what kernels on a GPU read; the type of the three matrices is that of products."""
+    x, key = tensors["x"], tensors["key"]
+    assert x is not None and key is not None
+    if x.shape[1] > LARGEST_TOKENS or x.shape[2] > LARGEST_WIDTH:
+        largest = f"[B, {LARGEST_TOKENS}, {LARGEST_WIDTH}]"
+        raise ValueError(f"x should be at most {largest} on a GPU, received {list(x.shape)}")
+    if key.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"key should be torch.float32 or torch.bfloat16, received {key.dtype}")
+    types = {name: key.dtype if name in ("key", "value", "output") else torch.float32 for name in tensors}
+    return gpu_checked(types, **tensors)
+
+
+def _gpu_forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+    from funnelcast.native import asrg_gpu
+
+    *tensors, eps, heads, residual, keep = inputs
+    named = dict(zip(("x", "gate", "query", "key", "value", "output", "scale", "shift"), tensors, strict=True))
+    _check(**named, heads=heads, residual=residual)
+    held = _gpu_inputs(**named)
+    y, kept = _gpu_outputs(named["x"], named["query"], keep)
+    with torch.cuda.device_of(y):
+        asrg_gpu.forward(**held, y=y, kept=kept if keep else None, eps=eps, heads=heads, residual=residual)
+    return y, kept
+
+
+def _gpu_backward(*inputs: Any) -> tuple[Tensor, ...]:
+    from funnelcast.native import asrg_gpu
+
+    *tensors, eps, heads, residual = inputs
+    names = ("dy", "x", "gate", "query", "key", "value", "output", "scale", "kept")
+    held = _gpu_inputs(**dict(zip(names, tensors, strict=True)))
+    with torch.cuda.device_of(tensors[0]):
+        return asrg_gpu.backward(**held, eps=eps, heads=heads, residual=residual)
+
+
 def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
-    query, key, value, output, scale = weights[:5]
-    return tuple(x.new_empty(0 if t is None else t.shape) for t in (x, gate, query, key, value, output, scale, scale))
+    inputs = (x, gate, *weights[:5], weights[4])  # scale and shift are alike
+    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in inputs)
 
 
 def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _outputs(x, query, rest[-1])
+    return (_gpu_outputs if x.device.type == "cuda" else _outputs)(x, query, rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -171,6 +218,8 @@ def _gradients(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, .
 
 OPERATORS.impl("asrg", _forward, "CPU")
 OPERATORS.impl("asrg_backward", _backward, "CPU")
+OPERATORS.impl("asrg", _gpu_forward, "CUDA")
+OPERATORS.impl("asrg_backward", _gpu_backward, "CUDA")
 torch.library.register_fake("funnelcast::asrg", _forward_shapes, lib=OPERATORS)
 torch.library.register_fake("funnelcast::asrg_backward", _backward_shapes, lib=OPERATORS)
 torch.library.register_autograd("funnelcast::asrg", _gradients, setup_context=_setup, lib=OPERATORS)
