@@ -310,7 +310,7 @@ def doctor() -> None:
     for key, value in environment().items():
         table.add_row(key, str(value))
     table.add_row("compiled", native_state().line.removeprefix("native kernels: "))
-    table.add_row("compiled for GPUs", gpu_state().line)
+    table.add_row("on GPUs", gpu_state().line)
     table.add_row("cuda", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")
     weight = torch.ones(3, requires_grad=True)
     optimizer = torch.optim.Adam([weight], fused=True)

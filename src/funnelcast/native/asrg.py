@@ -63,7 +63,7 @@ def asrg(
 
     Raises:
         ValueError: a tensor is not float32, tensors are on several devices, shapes do not fit together, or, on a GPU,
-            there are more than 256 tokens or D > 64.
+            there are more than 128 tokens or D > 32.
 
     Source: APEM paper, equations 14 to 17.
     """

@@ -9,8 +9,9 @@ import torch
 import triton
 from torch import Tensor
 
+from funnelcast.native import gpu
 from funnelcast.native.asrg_kernels import attention_backward_kernel, forward_kernel, norm_backward_kernel
-from funnelcast.native.gpu import PROGRAMS, SCORES, dot_precision, padded
+from funnelcast.native.gpu import SCORES, dot_precision, padded
 
 __all__ = ["backward", "forward"]
 
@@ -24,7 +25,7 @@ def _sizes(x: Tensor, query: Tensor, key: Tensor, heads: int, residual: int) -> 
         "BD": padded(D), "BK": max(16, min(padded(K), SCORES // BN)), "BE": padded(D // heads),
         "factor": math.log2(math.e) / math.sqrt(D // heads),
         # Products of float32 without tensor cores need more registers; with four warps they would not hold the scores.
-        "num_warps": 8 if key.dtype is torch.float32 and dot_precision() == "ieee" else 4,
+        "num_warps": 8 if key.dtype is torch.float32 and dot_precision() == "ieee" else 4, "num_stages": 2,
     }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def forward(
     """
     sizes, rows = _sizes(x, query, key, heads, residual), len(x)
     if rows:
-        grid = (min(rows, PROGRAMS), triton.cdiv(sizes["K"], sizes["BK"]))
+        grid = (min(rows, gpu.PROGRAMS), triton.cdiv(sizes["K"], sizes["BK"]))
         forward_kernel[grid](x, gate, query, key, value, output, scale, shift, y, kept, rows, eps, **sizes)
 
 
@@ -77,12 +78,15 @@ def backward(
     """
     sizes, rows = _sizes(x, query, key, heads, residual), len(x)
     D, K, BK = sizes["D"], sizes["K"], sizes["BK"]
-    programs, blocks = min(rows, PROGRAMS), triton.cdiv(K, BK)
+    programs, blocks = min(rows, gpu.PROGRAMS), triton.cdiv(K, BK)
     dx, dgate = torch.empty_like(x), x.new_empty(0) if gate is None else torch.empty_like(gate)
     dout = torch.empty_like(dy)
     sums = x.new_empty(programs, blocks, 3 * D * D + 2 * D + 2 * BK * D)
     if rows:
-        shared = {name: sizes[name] for name in ("n", "D", "K", "residual", "precision", "BD", "BK", "num_warps")}
+        shared = {
+            name: sizes[name]
+            for name in ("n", "D", "K", "residual", "precision", "BD", "BK", "num_warps", "num_stages")
+        }
         norm_backward_kernel[(programs, blocks)](
             dy, x, gate, query, output, scale, kept, dout, dgate, sums, rows, eps, **shared
         )

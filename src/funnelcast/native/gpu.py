@@ -17,8 +17,9 @@ __all__ = ["Gpu", "attention_usable", "dot_precision", "gpu_checked", "gpu_state
 # Programs of a launch at most: about as many as run at once on the largest GPUs. A fixed number keeps sums over rows in
 # one order on all of them.
 PROGRAMS = 512
-# Scores [points, tokens] of a block that a program holds in registers; and the largest sizes that are compiled.
-SCORES, LARGEST_TOKENS, LARGEST_WIDTH = 4096, 256, 64
+# Scores [points, tokens] of a block that a program holds in registers; and the largest sizes, with which the kernels
+# need no more than the 99 KB of shared memory that every GPU has on which they run.
+SCORES, LARGEST_TOKENS, LARGEST_WIDTH = 4096, 128, 32
 # The oldest GPU whose tensor cores multiply bfloat16 and TF32.
 _CAPABILITY = (8, 0)
 
