@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks import gpu as benchmark
+from benchmarks import workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funnelcast.native import asrg, attention_usable, gpu, gpu_state, read_patterns
+from funnelcast.native import asrg, attention_usable, gpu, gpu_state, native_state, read_patterns
 from funnelcast.native.gpu import padded
 
 from . import gpu_checks as checks
 from .conftest import layer_inputs
 
+ROOT = Path(__file__).parents[2]
 Call = Callable[..., Any]
 layer: Call = asrg  # called with a list of tensors, which its signature cannot take
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
@@ -209,3 +214,32 @@ class TestState:
             assert [attention_usable(torch.empty(size, device="cuda")) for size in sizes] == [True, True, False, False]
             x = torch.empty(2, 64, 18, device="cuda")
             assert attention_usable(x, 64) and not attention_usable(x, 65) and not attention_usable(x.half())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_the_benchmark_says_what_it_needs() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "benchmarks.gpu: there should be a CUDA device, received a machine without one\n"
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, with a small table."""
+    monkeypatch.setenv("FUNNELCAST_NATIVE", "on")
+    monkeypatch.setattr(benchmark, "CHECKED_ROWS", 16)
+    monkeypatch.setattr(workload, "ALI_CCP", [9, 4])
+    try:
+        assert benchmark.check(workload.schema(sizes=[9, 4]), torch.device("cpu"))
+        found = benchmark.figures(torch.device("cpu"), 40, (8,), 16)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+        gpu_state.cache_clear()
+        native_state.cache_clear()
+    assert [figure.name for figure in found] == [
+        f"{what}_8_kernels_{precision}"
+        for precision in ("fp32", "tf32", "bf16")
+        for what in ("train", "score")
+        if (what, precision) != ("score", "bf16")
+    ]
+    assert "check fp32: reach to" in capsys.readouterr().out
