@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from funnelcast.layers import MLP, full_precision, smooth_step
 from funnelcast.native import KernelResidual, asrg, attention_usable, read_patterns
 
-__all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix"]
+__all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix", "read"]
 
 Residual = Literal["inducing", "gated", "none", "mean", "learned"]
 SelectorInput = Literal["former", "pooled", "fields", "shared"]
@@ -74,14 +74,24 @@ class Asrg(nn.Module):
             self.mix = matrix(inducing_points, tokens)
 
     def forward(
-        self, x: Tensor, query_gate: Tensor | None, output_gate: Tensor | None, closed: Tensor | None
-    ) -> Tensor:
-        """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D]."""
+        self,
+        x: Tensor,
+        query_gate: Tensor | None,
+        output_gate: Tensor | None,
+        closed: Tensor | None,
+        readers: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D].
+
+        Where the layer is compiled for a CPU, what `readers` [D, Q] find in Y comes with it, see `read`; else None.
+        """
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
         if plain and attention_usable(x):
+            readers = None if x.is_cuda else readers  # a GPU reads in a kernel of its own
             weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
-            return asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual())
+            y, means = asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual(), readers)
+            return y, None if readers is None else means
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
         a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
         u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)
@@ -92,8 +102,7 @@ class Asrg(nn.Module):
         attention = hide(full_precision(scores), closed).softmax(dim=1).view(B, n * M, K)
         out = torch.bmm(attention.transpose(1, 2), (x @ u).view(B, n * M, D))  # [B, K, D]
         out = out if output_gate is None else out * output_gate[:, :, None]
-        y: Tensor = norm(self._add_residual(out, x, query_gate))
-        return y
+        return norm(self._add_residual(out, x, query_gate)), None
 
     def _kernel_residual(self) -> KernelResidual:
         """Name the residual as the compiled layer does."""
@@ -113,6 +122,14 @@ class Asrg(nn.Module):
         return out + self.mix @ x if self.residual == "learned" else out
 
 
+def read(y: Tensor, readers: Tensor, closed: Tensor | None) -> Tensor:
+    """Average tokens y [B, K, D] by attention to readers [D, Q], without closed ones [B, K], to [B, Q, D]."""
+    if closed is None and attention_usable(y, readers.shape[1]):
+        return read_patterns(y, readers)
+    attention = hide(full_precision(y @ readers), closed).softmax(dim=1)  # [B, K, Q]
+    return torch.bmm(attention.transpose(1, 2), y)
+
+
 class PatternSelector(nn.Module):
     """Attention of one task indicator a step over a layer's tokens, equations 18 and 19, for all steps at once.
 
@@ -126,19 +143,20 @@ class PatternSelector(nn.Module):
         self.output = matrix(groups, width, width)
         self.scale, self.shift = nn.Parameter(torch.ones(groups, width)), nn.Parameter(torch.zeros(groups, width))
 
-    def forward(self, y: Tensor, indicator: Tensor, former: Tensor | None, closed: Tensor | None) -> Tensor:
-        """Map tokens y [B, K, D], indicators [S, D] and the former layer's T [B, S, D] to this layer's T [B, S, D]."""
+    def readers(self, indicator: Tensor) -> Tensor:
+        """Return the queries [D, S*M] of the indicators [S, D], times the key matrices and the scale of the scores."""
         (S, D), M = indicator.shape, self.heads
-        key, value, output = (weight.expand(S, D, D) for weight in (self.key, self.value, self.output))
-        a = torch.einsum("sdme,sme->dsm", key.reshape(S, D, M, -1), indicator.view(S, M, -1)) / math.sqrt(D // M)
-        a = full_precision(a.reshape(D, S * M))
-        if closed is None and attention_usable(y, S * M):
-            means = read_patterns(y, a).view(len(y), S, M * D)
-        else:
-            attention = hide(full_precision(y @ a), closed).softmax(dim=1)  # [B, K, S*M]
-            means = torch.bmm(attention.transpose(1, 2), y).view(len(y), S, M * D)
+        key = self.key.expand(S, D, D).reshape(S, D, M, -1)
+        a = torch.einsum("sdme,sme->dsm", key, indicator.view(S, M, -1)) / math.sqrt(D // M)
+        return full_precision(a.reshape(D, S * M))
+
+    def forward(self, means: Tensor, former: Tensor | None) -> Tensor:
+        """Map what the readers found [B, S*M, D] and the former layer's T [B, S, D] to this layer's T [B, S, D]."""
+        B, queries, D = means.shape
+        M, S = self.heads, queries // self.heads
+        value, output = (weight.expand(S, D, D) for weight in (self.value, self.output))
         u = torch.einsum("sdme,smef->smdf", value.reshape(S, D, M, -1), output.reshape(S, M, -1, D))
-        pattern = torch.einsum("bsd,sdf->bsf", means, u.reshape(S, M * D, D))  # [B, S, D]
+        pattern = torch.einsum("bsd,sdf->bsf", means.view(B, S, M * D), u.reshape(S, M * D, D))
         pattern = pattern if former is None else pattern + former
         return nn.functional.layer_norm(full_precision(pattern), (D,)) * self.scale + self.shift
 

@@ -29,21 +29,22 @@ def compare_layers(
         inputs[1] = None
     double = [None if value is None else value.double().requires_grad_() for value in inputs]
     rest = (1e-5, heads, RESIDUALS.index(residual))
-    y, kept = _gpu_forward(*inputs, *rest, True)
+    y, means, kept = _gpu_forward(*inputs, None, *rest, True)
     equations: Callable[..., Tensor] = plain_layer
     expected = equations(*double, 1e-5, heads, residual)
     seen = torch.randn_like(y)
-    found = _gpu_backward(seen, *inputs[:7], kept, *rest)
+    *found, for_readers = _gpu_backward(seen, None, *inputs, None, kept, *rest)
+    assert for_readers.shape == (0,) and means.shape == (rows, 0, width)
     given = [value for value in double if value is not None]
     wanted = gradients(expected, given, seen)
     if not gated:
         assert found[1].shape == (0,)
-        found = (found[0], *found[2:])
+        del found[1]
     for mine, theirs in zip((y, *found), (expected, *wanted), strict=True):
         largest = max(1.0, float(theirs.detach().abs().max())) if theirs.numel() else 1.0
         torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=tolerance * largest)
     assert [g.dtype for g in found[-5:-2]] == [number] * 3
-    without, nothing = _gpu_forward(*inputs, *rest, False)
+    without, _, nothing = _gpu_forward(*inputs, None, *rest, False)
     assert torch.equal(without, y) and nothing.numel() == 0
 
 
@@ -84,8 +85,8 @@ def compare_patterns(rows: int, points: int, width: int, queries: int, seed: int
 
 
 def refusal(changed: dict[int, Tensor], heads: int = 2, residual: int = 2) -> str:
-    """What the operator says to inputs of which some were changed."""
-    inputs = [changed.get(number, value) for number, value in enumerate(layer_inputs(2, 5, 6, 4))]
+    """What the operator says to inputs of which some were changed; the last are the readers."""
+    inputs: list[Any] = [changed.get(i, value) for i, value in enumerate([*layer_inputs(2, 5, 6, 4), None])]
     try:
         _gpu_forward(*inputs, 1e-5, heads, residual, True)
     except ValueError as error:

@@ -109,6 +109,11 @@ def test_patterns(interpreted: Call, rows: int, points: int, width: int, queries
         ({4: torch.zeros(6, 6).half()}, 2, "value should be torch.float32 on cpu, received torch.float16 on cpu"),
         ({1: torch.zeros(2, 3)}, 2, "gate should be [2, 4], received [2, 3]"),
         ({0: torch.zeros(2, 129, 6)}, 2, "x should be at most [B, 128, 32] on a GPU, received [2, 129, 6]"),
+        (
+            {8: torch.zeros(6, 3)},
+            2,
+            "readers should be None on a GPU, where funnelcast::read_patterns is their operator",
+        ),
         ({}, 4, "heads should be a divisor of 6, received 4"),
     ],
 )
@@ -143,11 +148,11 @@ def test_torch_knows_shapes_on_a_gpu() -> None:
     """What is kept for backward differs from the CPU's, and gradients have the types of their inputs."""
     with FakeTensorMode():
         inputs = [torch.randn(value.shape, device="cuda") for value in layer_inputs(3, 5, 6, 4)]
-        y, kept = torch.ops.funnelcast.asrg(*inputs, 1e-5, 2, 2, True)
-        assert y.shape == kept.shape == (3, 4, 6) and y.device.type == "cuda"
+        y, means, kept = torch.ops.funnelcast.asrg(*inputs, None, 1e-5, 2, 2, True)
+        assert y.shape == kept.shape == (3, 4, 6) and y.device.type == "cuda" and means.shape == (3, 0, 6)
         inputs[3:6] = [value.bfloat16() for value in inputs[3:6]]
-        found = torch.ops.funnelcast.asrg_backward(y, *inputs[:7], kept, 1e-5, 2, 2)
-        assert [(g.shape, g.dtype) for g in found] == [(value.shape, value.dtype) for value in inputs]
+        found = torch.ops.funnelcast.asrg_backward(y, None, *inputs, None, kept, 1e-5, 2, 2)
+        assert [(g.shape, g.dtype) for g in found[:-1]] == [(value.shape, value.dtype) for value in inputs]
         assert read_patterns(y, inputs[2].T).shape == (3, 4, 6)
 
 
@@ -164,7 +169,7 @@ def test_autocast_means_products_in_bfloat16(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
     with FakeTensorMode(), Watch():  # type: ignore[no-untyped-call]
         inputs = [torch.randn(value.shape, device="cuda") for value in layer_inputs(3, 5, 6, 4)]
-        assert layer(*inputs, 1e-5, 2, "shared").dtype is torch.float32
+        assert layer(*inputs, 1e-5, 2, "shared")[0].dtype is torch.float32
     assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3 + [torch.float32] * 2
 
 

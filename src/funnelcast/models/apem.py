@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from funnelcast.apem_layers import Asrg, Gates, PatternSelector, Residual, SelectorInput, SelfAttention, matrix
+from funnelcast.apem_layers import (
+    Asrg,
+    Gates,
+    PatternSelector,
+    Residual,
+    SelectorInput,
+    SelfAttention,
+    matrix,
+    read,
+)
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
 from funnelcast.heads import Head, first_logits, to_prediction
@@ -196,25 +205,31 @@ class Apem(FunnelModel):
         fields = self.embedding(ids)  # [B, F, D]
         x, closed, former, history = fields, None, None, []
         for number, layer in enumerate(self.layers):
-            x, next_closed = self._represent(number, layer, fields, x, closed)
             if self.pattern == "selector":
-                former = self.patterns[number % len(self.patterns)](x, self.indicators[number], former, next_closed)
+                selector = cast(PatternSelector, self.patterns[number % len(self.patterns)])
+                readers = selector.readers(self.indicators[number])  # [D, S*M]
+                x, means, closed = self._represent(number, layer, fields, x, closed, readers)
+                former = selector(read(x, readers, closed) if means is None else means, former)
                 history.append(former)  # [B, S, D]
-            closed = next_closed
+            else:
+                x, _, closed = self._represent(number, layer, fields, x, closed, None)
         patterns = self._read(x, history)  # [B, S, tower inputs]
         logits = [tower(pattern) for tower, pattern in zip(self.towers, patterns.unbind(1), strict=True)]
         return to_prediction(self.head, torch.stack(logits, dim=1))
 
     def _represent(
-        self, number: int, layer: nn.Module, fields: Tensor, x: Tensor, closed: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return a layer's tokens, and which of them [B, K] its readers must not look at."""
+        self, number: int, layer: nn.Module, fields: Tensor, x: Tensor, closed: Tensor | None, readers: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return a layer's tokens, what readers find in them if known yet, and what [B, K] readers must not look at."""
         if self.representation == "self_attention":
-            return layer(x), None
+            return layer(x), None, None
         z = None if self.gate == "none" else self.gates(number, fields, x)  # [B, K]
         query_gate = None if self.gate == "output" else z
-        y = layer(x, query_gate, z if self.gate in ("output", "query_output") else None, closed)  # [B, K, D]
-        return y, z < CLOSED_BELOW if z is not None and self.gate == "key_mask" else None
+        output_gate = z if self.gate in ("output", "query_output") else None
+        if z is None or self.gate != "key_mask":
+            return *layer(x, query_gate, output_gate, closed, readers), None
+        y, _ = layer(x, query_gate, output_gate, closed)  # [B, K, D]
+        return y, None, z < CLOSED_BELOW
 
     def _read(self, x: Tensor, history: list[Tensor]) -> Tensor:
         """Return what the towers see [B, S, inputs], from the last tokens and the T of every layer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,16 +15,17 @@ from funnelcast.native.gpu import LARGEST_TOKENS, LARGEST_WIDTH, gpu_checked
 __all__ = ["KernelResidual", "asrg"]
 
 KernelResidual = Literal["none", "tokens", "shared", "gated"]
+_WEIGHTS = ("query", "key", "value", "output", "scale", "shift", "readers")
 _RESIDUALS: tuple[KernelResidual, ...] = ("none", "tokens", "shared", "gated")
 
 OPERATORS.define(
     "asrg(Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, Tensor scale, Tensor shift, "
-    "float eps, int heads, int residual, bool keep) -> (Tensor, Tensor)"
+    "Tensor? readers, float eps, int heads, int residual, bool keep) -> (Tensor, Tensor, Tensor)"
 )
 OPERATORS.define(
-    "asrg_backward(Tensor dy, Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, Tensor output, "
-    "Tensor scale, Tensor kept, float eps, int heads, int residual) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "asrg_backward(Tensor? dy, Tensor? dmeans, Tensor x, Tensor? gate, Tensor query, Tensor key, Tensor value, "
+    "Tensor output, Tensor scale, Tensor shift, Tensor? readers, Tensor kept, float eps, int heads, int residual) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -39,10 +41,13 @@ def asrg(
     eps: float,
     heads: int,
     residual: KernelResidual,
-) -> Tensor:
-    """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix.
+    readers: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute a layer, Y = LN(MHA(z * I, X, X) + R), with MHA the attention without a query matrix, and read it.
 
-    Memory: backward computes scores and attention again; forward keeps Y and, of the same size, what heads read.
+    Readers find in Y what `funnelcast.native.read_patterns` says, while a row of Y is at hand.
+
+    Memory: backward computes scores and attention again; forward keeps Y and, of about its size, what heads read.
     Under autocast to bfloat16, a GPU takes all products in bfloat16; everything else stays float32.
 
     Args:
@@ -57,61 +62,58 @@ def asrg(
         eps: > 0, of the LayerNorm.
         heads: M, a divisor of D.
         residual: R: nothing (`none`), X (`tokens`, n = K), I (`shared`), or z * I (`gated`; I without gates).
+        readers: [D, Q] queries that read Y, times their key matrix and the scale of their scores; None for none, and
+            on a GPU.
 
     Returns:
-        [B, K, D].
+        Y [B, K, D] and what the readers find [B, Q, D].
 
     Raises:
         ValueError: a tensor is not float32, tensors are on several devices, shapes do not fit together, or, on a GPU,
-            there are more than 128 tokens or D > 32.
+            there are readers, more than 128 tokens or D > 32.
 
-    Source: APEM paper, equations 14 to 17.
+    Source: APEM paper, equations 14 to 18.
     """
     number, keep = _RESIDUALS.index(residual), torch.is_grad_enabled()
     matrices = (key, value, output)
     if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") is torch.bfloat16:
         matrices = (key.bfloat16(), value.bfloat16(), output.bfloat16())
-    y: Tensor = torch.ops.funnelcast.asrg(x, gate, query, *matrices, scale, shift, eps, heads, number, keep)[0]
-    return y
+    weights = (query, *matrices, scale, shift, readers)
+    y, means, _ = torch.ops.funnelcast.asrg(x, gate, *weights, eps, heads, number, keep)
+    return y, means
 
 
-def _sizes(x: Tensor, query: Tensor, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
-    B, n, D = x.shape
-    return (ctypes.c_int64 * 7)(B, n, D, len(query), heads, residual, torch.get_num_threads())
+def _sizes(x: Tensor, query: Tensor, readers: Tensor | None, heads: int, residual: int) -> ctypes.Array[ctypes.c_int64]:
+    (B, n, D), Q = x.shape, 0 if readers is None else readers.shape[1]
+    return (ctypes.c_int64 * 8)(B, n, D, len(query), heads, residual, Q, torch.get_num_threads())
 
 
-def _check(
-    x: Tensor,
-    gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    heads: int,
-    residual: int,
-) -> None:
+def _check(x: Tensor, gate: Tensor | None, weights: Sequence[Tensor | None], heads: int, residual: int) -> None:
     """Refuse what the kernel would read beyond its end."""
+    query, key, value, output, scale, shift, readers = weights
+    assert query is not None
     (B, n, D), K = x.shape, len(query)
     check_shapes(gate=(gate, (B, K)), query=(query, (K, D)), key=(key, (D, D)), value=(value, (D, D)))
     check_shapes(output=(output, (D, D)), scale=(scale, (D,)), shift=(shift, (D,)))
+    if readers is not None:
+        check_shapes(readers=(readers, (D, readers.shape[-1])))
     if heads < 1 or D % heads:
         raise ValueError(f"heads should be a divisor of {D}, received {heads}")
     if _RESIDUALS[residual] == "tokens" and n != K:
         raise ValueError(f"x should have {K} tokens, one an inducing point, received {n}")
 
 
-def _outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what the heads read [B, D, Kp], Kp being K in whole vectors."""
-    (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
-    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, D, -(-K // lanes) * lanes)
-
-
-def _gpu_outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Make room for Y [B, K, D] and for what the heads read, of the same shape."""
+def _gpu_outputs(x: Tensor, query: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Make room for Y [B, K, D] and for what the heads read, of the same shape; nobody else reads."""
     (B, _, D), K = x.shape, len(query)
-    return x.new_empty(B, K, D), x.new_empty(B if keep else 0, K, D)
+    return x.new_empty(B, K, D), x.new_empty(B, 0, D), x.new_empty(B if keep else 0, K, D)
+
+
+def _outputs(x: Tensor, query: Tensor, readers: Tensor | None, heads: int, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Make room for Y [B, K, D], what readers find and what backward wants [B, D + M, Kp], Kp: K in whole vectors."""
+    (B, _, D), K, lanes = x.shape, len(query), int(compiled().funnelcast_lanes())
+    found = x.new_empty(B, 0 if readers is None else readers.shape[1], D)
+    return x.new_empty(B, K, D), found, x.new_empty(B if keep else 0, D + heads, -(-K // lanes) * lanes)
 
 
 def _forward(
@@ -123,38 +125,28 @@ def _forward(
     output: Tensor,
     scale: Tensor,
     shift: Tensor,
+    readers: Tensor | None,
     eps: float,
     heads: int,
     residual: int,
     keep: bool,
-) -> tuple[Tensor, Tensor]:
-    _check(x, gate, query, key, value, output, scale, shift, heads, residual)
-    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, shift=shift)
-    made = _outputs(x, query, keep)
-    addresses = map(address, made)
-    compiled().funnelcast_asrg_forward(
-        _sizes(x, query, heads, residual), *map(address, held), ctypes.c_float(eps), *addresses
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = {"query": query, "key": key, "value": value, "output": output, "scale": scale, "shift": shift}
+    _check(x, gate, (*weights.values(), readers), heads, residual)
+    held = checked(x=x, gate=gate, **weights, readers=readers)
+    made = _outputs(x, query, readers, heads, keep)
+    sizes = _sizes(x, query, readers, heads, residual)
+    compiled().funnelcast_asrg_forward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, made))
     return made
 
 
 def _backward(
-    dy: Tensor,
-    x: Tensor,
-    gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    kept: Tensor,
-    eps: float,
-    heads: int,
-    residual: int,
+    dy: Tensor | None, dmeans: Tensor | None, x: Tensor, gate: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:
-    held = checked(x=x, gate=gate, query=query, key=key, value=value, output=output, scale=scale, kept=kept, dy=dy)
-    gradients = _backward_shapes(dy, x, gate, query, key, value, output, scale)
-    sizes = _sizes(x, query, heads, residual)
+    *weights, kept, eps, heads, residual = rest  # query, key, value, output, scale, shift, readers
+    held = checked(x=x, gate=gate, **dict(zip(_WEIGHTS, weights, strict=True)), kept=kept, dy=dy, dmeans=dmeans)
+    gradients = _backward_shapes(dy, dmeans, x, gate, *weights)
+    sizes = _sizes(x, weights[0], weights[-1], heads, residual)
     compiled().funnelcast_asrg_backward(sizes, *map(address, held), ctypes.c_float(eps), *map(address, gradients))
     return gradients
 
@@ -163,6 +155,8 @@ def _gpu_inputs(**tensors: Tensor | None) -> dict[str, Any]:
     """Return what kernels on a GPU read; the type of the three matrices is that of products."""
     x, key = tensors["x"], tensors["key"]
     assert x is not None and key is not None
+    if tensors.pop("readers") is not None:
+        raise ValueError("readers should be None on a GPU, where funnelcast::read_patterns is their operator")
     if x.shape[1] > LARGEST_TOKENS or x.shape[2] > LARGEST_WIDTH:
         largest = f"[B, {LARGEST_TOKENS}, {LARGEST_WIDTH}]"
         raise ValueError(f"x should be at most {largest} on a GPU, received {list(x.shape)}")
@@ -172,48 +166,50 @@ def _gpu_inputs(**tensors: Tensor | None) -> dict[str, Any]:
     return gpu_checked(types, **tensors)
 
 
-def _gpu_forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+def _gpu_forward(x: Tensor, gate: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     from funnelcast.native import asrg_gpu
 
-    *tensors, eps, heads, residual, keep = inputs
-    named = dict(zip(("x", "gate", "query", "key", "value", "output", "scale", "shift"), tensors, strict=True))
-    _check(**named, heads=heads, residual=residual)
-    held = _gpu_inputs(**named)
-    y, kept = _gpu_outputs(named["x"], named["query"], keep)
-    with torch.cuda.device_of(y):
+    *weights, eps, heads, residual, keep = rest
+    _check(x, gate, weights, heads, residual)
+    held = _gpu_inputs(x=x, gate=gate, **dict(zip(_WEIGHTS, weights, strict=True)))
+    y, means, kept = _gpu_outputs(x, weights[0], keep)
+    with torch.cuda.device_of(x):
         asrg_gpu.forward(**held, y=y, kept=kept if keep else None, eps=eps, heads=heads, residual=residual)
-    return y, kept
+    return y, means, kept
 
 
-def _gpu_backward(*inputs: Any) -> tuple[Tensor, ...]:
+def _gpu_backward(dy: Tensor, _: Tensor | None, x: Tensor, gate: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     from funnelcast.native import asrg_gpu
 
-    *tensors, eps, heads, residual = inputs
-    names = ("dy", "x", "gate", "query", "key", "value", "output", "scale", "kept")
-    held = _gpu_inputs(**dict(zip(names, tensors, strict=True)))
-    with torch.cuda.device_of(tensors[0]):
-        return asrg_gpu.backward(**held, eps=eps, heads=heads, residual=residual)
+    *weights, kept, eps, heads, residual = rest
+    named = dict(zip(_WEIGHTS, weights, strict=True))
+    held = _gpu_inputs(x=x, gate=gate, **named, kept=kept, dy=dy)
+    del held["shift"]
+    with torch.cuda.device_of(x):
+        return *asrg_gpu.backward(**held, eps=eps, heads=heads, residual=residual), x.new_empty(0)
 
 
-def _backward_shapes(_: Tensor, x: Tensor, gate: Tensor | None, *weights: Any) -> tuple[Tensor, ...]:
-    inputs = (x, gate, *weights[:5], weights[4])  # scale and shift are alike
-    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in inputs)
+def _backward_shapes(_: Tensor | None, __: Tensor | None, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(0) if t is None else t.new_empty(t.shape) for t in (x, *rest[:8]))
 
 
-def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return (_gpu_outputs if x.device.type == "cuda" else _outputs)(x, query, rest[-1])
+def _forward_shapes(x: Tensor, _: Tensor | None, query: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if x.device.type == "cuda":
+        return _gpu_outputs(x, query, rest[-1])
+    return _outputs(x, query, rest[5], rest[-3], rest[-1])
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, _, ctx.eps, ctx.heads, ctx.residual, _ = inputs  # all but the shift
-    ctx.set_materialize_grads(False)  # nobody derives what is kept for backward
-    ctx.save_for_backward(*tensors, output[1])
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.eps, ctx.heads, ctx.residual, _ = inputs
+    ctx.set_materialize_grads(False)  # the last layer's Y has only readers, and nobody derives what is kept
+    ctx.save_for_backward(*tensors, output[2])
 
 
-def _gradients(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    found = torch.ops.funnelcast.asrg_backward(dy, *ctx.saved_tensors, ctx.eps, ctx.heads, ctx.residual)
-    gate = found[1] if ctx.saved_tensors[1] is not None else None
-    return found[0], gate, *found[2:], None, None, None, None
+def _gradients(ctx: Any, dy: Tensor | None, dmeans: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    found = torch.ops.funnelcast.asrg_backward(dy, dmeans, *saved, ctx.eps, ctx.heads, ctx.residual)
+    wanted = (None if t is None else gradient for t, gradient in zip(saved[:-1], found, strict=True))
+    return *wanted, None, None, None, None
 
 
 OPERATORS.impl("asrg", _forward, "CPU")

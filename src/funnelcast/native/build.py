@@ -170,7 +170,7 @@ def _file_name(compiler: str, instructions: str, flags: tuple[str, ...]) -> str:
         compiler,
         *_COMMON,
         *flags,
-        *(path.read_text(encoding="utf-8") for path in (*_SOURCES, _HERE / "common.h")),
+        *(path.read_text(encoding="utf-8") for path in (*_SOURCES, *sorted(_HERE.glob("*.h")))),
     ]
     return f"{instructions}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
