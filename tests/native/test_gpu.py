@@ -203,6 +203,11 @@ class TestState:
         self.pretend(monkeypatch, (7, 5))
         assert gpu_state() == gpu.Gpu(False, "compute capability 7.5 is below 8.0, PyTorch alone is used")
 
+    def test_rocm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pretend(monkeypatch)
+        monkeypatch.setattr(torch.version, "hip", "7.0")
+        assert gpu_state() == gpu.Gpu(False, "the kernels are for CUDA, received ROCm; PyTorch alone is used")
+
     def test_without_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pretend(monkeypatch)
         assert not gpu_state().ready and gpu_state().line.startswith("no Triton (") and "install" in gpu_state().line

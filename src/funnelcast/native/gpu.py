@@ -44,6 +44,8 @@ def gpu_state() -> Gpu:
         return Gpu(False, f"off ({SWITCH})")
     if not torch.cuda.is_available():
         return Gpu(False, "no CUDA device")
+    if torch.version.hip is not None:
+        return Gpu(False, "the kernels are for CUDA, received ROCm; PyTorch alone is used")
     capability = torch.cuda.get_device_capability()
     if capability < _CAPABILITY:
         found, wanted = (".".join(map(str, version)) for version in (capability, _CAPABILITY))
