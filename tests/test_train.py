@@ -25,9 +25,11 @@ from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.evaluate import evaluate, score
 from funnelcast.files import sha256
 from funnelcast.layers import FunnelModel
-from funnelcast.run import Run
+from funnelcast.objective import objective
+from funnelcast.optimizers import build_optimizers
+from funnelcast.run import Run, build_model
 from funnelcast.scores import Scores, funnel_metrics
-from funnelcast.train import fit
+from funnelcast.train import build_losses, fit
 
 
 def experiment(model: str = "apem", **train: Any) -> Experiment:
@@ -314,6 +316,23 @@ def test_a_diverging_loss_stops_with_advice(prepared: Path, tmp_path: Path, monk
     monkeypatch.setattr(Loader, "epoch", poisoned)
     with pytest.raises(DataError, match=r"should be finite, received (nan|inf).*learning_rate"):
         fit(tmp_path / "run", PreparedData(prepared), experiment("esmm", batch_size=8))
+
+
+@pytest.mark.parametrize("model", ["apem", "mmoe"])
+def test_a_step_reads_nothing_back(prepared: Path, model: str) -> None:
+    """On a GPU it would wait for the device; tensors without numbers refuse it."""
+    data, meta = PreparedData(prepared), torch.device("meta")
+    chosen = experiment(model)
+    built = build_model(chosen, data.schema).train()
+    losses = build_losses(chosen, data.schema, built)
+    built.to(meta)
+    optimizers = build_optimizers(built, chosen)
+    batch = next(Loader(data, Split.TRAIN, 64).in_order()).to(meta)
+    built.set_progress(0.5)
+    objective(losses, built(batch.ids), batch).backward()
+    assert optimizers.clip(1.0).device == meta
+    with pytest.raises(RuntimeError, match="meta"):
+        float(batch.labels.sum())
 
 
 def test_a_taken_folder_is_refused(prepared: Path, tmp_path: Path) -> None:

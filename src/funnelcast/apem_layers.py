@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from funnelcast.asrg_chunks import asrg_in_chunks
 from funnelcast.layers import MLP, full_precision, smooth_step
-from funnelcast.native import KernelResidual, asrg, read_patterns, usable
+from funnelcast.native import KernelResidual, asrg, attention_usable, read_patterns
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix", "read"]
 
@@ -82,12 +82,13 @@ class Asrg(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map tokens x [B, n, D] with gates [B, K] and closed tokens [B, n] to Y [B, K, D].
 
-        Where the layer is compiled, what `readers` [D, Q] find in Y comes with it, see `read`; else None.
+        Where the layer is compiled for a CPU, what `readers` [D, Q] find in Y comes with it, see `read`; else None.
         """
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
         weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
-        if plain and usable(x):
+        if plain and attention_usable(x):
+            readers = None if x.is_cuda else readers  # a GPU reads in a kernel of its own
             y, means = asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual(), readers)
             return y, None if readers is None else means
         if plain and x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")):
@@ -125,7 +126,7 @@ class Asrg(nn.Module):
 
 def read(y: Tensor, readers: Tensor, closed: Tensor | None) -> Tensor:
     """Average tokens y [B, K, D] by attention to readers [D, Q], without closed ones [B, K], to [B, Q, D]."""
-    if closed is None and usable(y):
+    if closed is None and attention_usable(y, readers.shape[1]):
         return read_patterns(y, readers)
     # Tokens last: a softmax over the last dimension is several times faster, and so is a product that writes long rows.
     scores = full_precision(torch.bmm(readers.t().expand(len(y), -1, -1), y.transpose(1, 2)))  # [B, Q, K]

@@ -75,7 +75,8 @@ class TrainConfig(Strict, strict=True):
         precision: `fp32`, or `bf16` for products in bfloat16 with weights, losses, softmax and norms in float32: about
             twice the speed where products take the time (MMoE, PLE). Scoring stays in float32.
         checkpoint_steps: steps between two checkpoints, 0 for the end of each epoch alone.
-        memory_gb: TRAIN is kept in memory when it needs no more than this, else streamed from disk.
+        memory_gb: TRAIN is kept in memory when it needs no more than this, else streamed from disk. On a GPU it is kept
+            there when it needs no more than half of the free memory.
     """
 
     epochs: int = Key(default=2, ge=1)

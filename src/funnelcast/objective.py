@@ -25,7 +25,7 @@ class StepLoss:
         value: [B, S] loss of each row and step, finite everywhere.
         mask: [B, S] bool, rows that the loss counts.
         denominator: [B, S] bool, rows by whose weight the sum is divided.
-        step_weights: [S] weight of each step.
+        step_weights: [S] weight of each step, on any device.
     """
 
     value: Tensor
@@ -45,7 +45,8 @@ class StepLoss:
         sums = (torch.where(self.mask, self.value, torch.zeros_like(self.value)) * rows).sum(0)  # [S]
         counts = (self.denominator * rows).sum(0)  # [S]
         means = torch.where(counts > 0, sums / counts.clamp(min=torch.finfo(counts.dtype).tiny), 0.0)
-        return (means * self.step_weights).sum()
+        # A GPU need not be waited for to get these few numbers.
+        return (means * self.step_weights.to(means.device, non_blocking=True)).sum()
 
 
 class Loss(Protocol):

@@ -124,7 +124,7 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     model.to(device)
     optimizers = build_optimizers(model, run.experiment)
     average = AveragedModel(model) if config.average_last > 0 else None
-    train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30))
+    train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30), device)
     valid = Loader(data, Split.VALID, SCORING_ROWS)
     parts = Parts(run, model, average, losses, optimizers, train, valid, device)
     state, loss_sum = State(), torch.zeros((), device=device)

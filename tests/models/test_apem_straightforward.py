@@ -19,7 +19,7 @@ def test_same_numbers_and_gradients(
     monkeypatch: pytest.MonkeyPatch, stir: Callable[[nn.Module], None], compiled: bool
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(apem_layers, "usable", lambda _: False)
+        monkeypatch.setattr(apem_layers, "attention_usable", lambda *_: False)
     torch.manual_seed(0)
     steps = tuple(Step(name=name, reach_rate=0.2, transition_rate=0.5) for name in "abc")
     fields = tuple(Field(name=f"f{size}", size=size) for size in (7, 50, 3, 11, 5))

@@ -213,7 +213,7 @@ def test_the_folded_form_is_the_fallback(
     module, x, gate = Asrg(5, 6, 5, 2, residual), torch.randn(4, 5, 6, requires_grad=True), torch.rand(4, 5)
     results = []
     for usable in (True, False):
-        monkeypatch.setattr(apem_layers, "usable", lambda _, found=usable: found)
+        monkeypatch.setattr(apem_layers, "attention_usable", lambda *_, found=usable: found)
         y, _ = module(x, gate, None, None)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, module.key, module.inducing])])
     for compiled, folded in zip(*results, strict=True):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from funnelcast.batch import Batch
 from funnelcast.data.shards import Ids, PreparedData
 from funnelcast.data.split import Split
+from funnelcast.data.staging import Index, fits_device, pick_rows, stage
 
 __all__ = ["Loader"]
 
@@ -22,7 +22,7 @@ BUFFER_GROUPS = 8
 # Rows picked at once: enough to make the cost of a call small, few enough to stay in a processor's cache.
 PICKED_ROWS = 16_384
 
-Index = np.ndarray[Any, np.dtype[np.int64]]
+_CPU = torch.device("cpu")
 Result = TypeVar("Result")
 # Some rows in their final order: how many they are, and how to get those from a place to another.
 Piece = tuple[int, Callable[[int, int], Batch]]
@@ -42,19 +42,34 @@ class Loader:
         split: the part to load.
         batch_size: rows of a batch; the last one of an epoch may be smaller.
         memory_bytes: a split that needs more memory than this is streamed.
+        device: where the batches will be used. A GPU holds the whole split and makes the batches itself if that takes
+            no more than half of its free memory; otherwise batches are on the CPU, for a GPU in page-locked memory.
 
     Raises:
         ArtifactError: a shard is missing or damaged; a stream says so where the shard's rows are due.
     """
 
-    def __init__(self, data: PreparedData, split: Split, batch_size: int, memory_bytes: int = 4 << 30) -> None:
+    def __init__(
+        self,
+        data: PreparedData,
+        split: Split,
+        batch_size: int,
+        memory_bytes: int = 4 << 30,
+        device: torch.device = _CPU,
+    ) -> None:
         self.batch_size = batch_size
         self.rows = data.rows(split)
         self._data = data
         self._groups = data.row_groups(split)
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
-        self.in_memory = self.rows * data.bytes_per_row() <= memory_bytes
-        self._all = data.read(self._groups) if self.in_memory else None
+        self._pinned = device.type == "cuda"
+        size = self.rows * data.bytes_per_row()
+        staged = fits_device(size, device)
+        self.in_memory = staged or size <= memory_bytes
+        if staged:
+            self._all: Batch | None = stage((data.read([group]) for group in self._groups), self.rows, device)
+        else:
+            self._all = data.read(self._groups) if self.in_memory else None
 
     @property
     def batches(self) -> int:
@@ -106,7 +121,7 @@ class Loader:
         else:
             source = self._all
             order = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in members])[order]
-        return len(order), lambda start, stop: _pick(source, order[start:stop])
+        return len(order), pick_rows(source, order, pinned=self._pinned)
 
     def _in_order(self, number: int) -> Piece:
         """Read one row group."""
@@ -134,18 +149,6 @@ class Loader:
             del pick  # the next piece comes while this one's rows are let go
         if begun:
             yield Batch.concatenate(begun)
-
-
-def _pick(source: Batch, index: Index) -> Batch:
-    """Pick rows on the CPU; `index` must lie within the rows, which is not looked at."""
-
-    def rows(value: Tensor) -> Tensor:
-        array = value.numpy()
-        picked = np.empty((len(index), *array.shape[1:]), dtype=array.dtype)
-        # Faster than Tensor.index_select; any mode but "raise" lets NumPy write to `out` without a copy.
-        return torch.from_numpy(array.take(index, axis=0, out=picked, mode="clip"))
-
-    return source.map(rows)
 
 
 def _read_ahead(calls: Iterable[Callable[[], Result]]) -> Iterator[Result]:

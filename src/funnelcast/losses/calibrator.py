@@ -63,4 +63,4 @@ class Calibrator:
         value = torch.cat([0.0 * reach[:, :1], reach.diff(dim=1).relu()], dim=1)  # [B, S]
         counted = batch.observed.any(dim=1, keepdim=True).repeat(1, reach.shape[1])
         counted[:, 0] = False
-        return StepLoss(value, counted, counted, self.step_weights.to(value.device))
+        return StepLoss(value, counted, counted, self.step_weights)

@@ -89,7 +89,7 @@ class Counterfactual(WeightedTransitions):
         counter = self._weights(outside, known, self.propensity.weights_outside(prediction), batch)
         value = factual * transition_error(prediction, batch) + counter * softplus(-companion)
         tie = (prediction.log_not_transition.exp() - torch.sigmoid(companion)).abs()  # |1 - c - c*|
-        return StepLoss(value + self.lam * tie, known, known, self.step_weights.to(value.device))
+        return StepLoss(value + self.lam * tie, known, known, self.step_weights)
 
     def _weights(self, side: Tensor, known: Tensor, weights: Tensor, batch: Batch) -> Tensor:
         """Return [B, S] weights by which a row counts among the known rows; 0 off its side."""

@@ -57,4 +57,4 @@ class Dependence:
         error = (labels[:, :-1] - labels[:, 1:]) - (reach[:, :-1] - reach[:, 1:])  # [B, S-1]
         value = torch.cat([0.0 * reach[:, :1], error.square()], dim=1)  # [B, S]
         both = torch.cat([torch.zeros_like(observed[:, :1]), observed[:, :-1] & observed[:, 1:]], dim=1)
-        return StepLoss(value, both, both, self.step_weights.to(value.device))
+        return StepLoss(value, both, both, self.step_weights)

@@ -100,7 +100,7 @@ class JointLearning(WeightedTransitions):
         # (1 - q) / q^2 = (1 / q - 1) / q
         weight = inverse if self.imputation == "dr_jl" else inverse * (inverse - 1).clamp(min=0.0)
         value = value + self.imputation_weight * weight * gap.square()
-        return StepLoss(value, known, known, self.step_weights.to(value.device))
+        return StepLoss(value, known, known, self.step_weights)
 
 
 def _imputed_error(companion: Tensor, log_transition: Tensor, log_not_transition: Tensor) -> Tensor:

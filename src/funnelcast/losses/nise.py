@@ -103,7 +103,7 @@ class Nise:
         own = _ratio((torch.where(known, value, torch.zeros_like(value)) * rows).sum(0), n_known).detach()  # L_i
         ratio = torch.where(own > 0, _ratio(self._first(prediction, batch), own), torch.full_like(own, self.beta))
         value = value * self.alpha * ratio.clamp(max=self.beta)
-        return StepLoss(value, known, known, self.step_weights.to(value.device))
+        return StepLoss(value, known, known, self.step_weights)
 
     def _first(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return [] L_1, without a gradient; 0 in a batch whose first labels are all unobserved."""

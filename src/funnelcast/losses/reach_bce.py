@@ -35,4 +35,4 @@ class ReachBce:
     def __call__(self, prediction: Prediction, batch: Batch) -> StepLoss:
         """Compute the loss of each row and step; unobserved labels are masked."""
         value = -(batch.labels * prediction.log_reach + (1 - batch.labels) * prediction.log_not_reach)  # [B, S]
-        return StepLoss(value, batch.observed, batch.observed, self.step_weights.to(value.device))
+        return StepLoss(value, batch.observed, batch.observed, self.step_weights)

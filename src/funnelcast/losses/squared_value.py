@@ -81,4 +81,4 @@ class SquaredValue:
         value = prediction.expected_value if entire else prediction.log_mean_value.exp()  # [B]
         error = (value - torch.where(happened.any(1), batch.value, torch.zeros_like(value))) / self.mean
         mask = observed if entire else happened
-        return StepLoss(error.square()[:, None] * last, mask, observed, self.step_weights.to(value.device))
+        return StepLoss(error.square()[:, None] * last, mask, observed, self.step_weights)

@@ -69,4 +69,4 @@ class TransitionBce:
         labels, local = batch.labels, batch.local
         value = -(labels * prediction.log_transition + (1 - labels) * prediction.log_not_transition)  # [B, S]
         denominator = batch.observed if self.normalise == "rows" else local
-        return StepLoss(value, local, denominator, self.step_weights.to(value.device))
+        return StepLoss(value, local, denominator, self.step_weights)

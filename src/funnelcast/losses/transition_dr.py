@@ -96,4 +96,4 @@ class TransitionDr(WeightedTransitions):
         weights = torch.where(known & batch.local, self.propensity.weights(prediction), torch.zeros_like(error))
         value = fixed_imputed + weights * (error - fixed_imputed)
         value = value + self.imputation * weights * (fixed_error - imputed).square()
-        return StepLoss(value, known, known, self.step_weights.to(value.device))
+        return StepLoss(value, known, known, self.step_weights)

@@ -83,4 +83,4 @@ class TransitionIps(WeightedTransitions):
             weights = weights * (known * rows).sum(0) / total.clamp(min=torch.finfo(total.dtype).tiny)
             weights = torch.where(local, weights, torch.zeros_like(weights))  # a batch without the former step: 0
         value = weights * transition_error(prediction, batch)  # [B, S]
-        return StepLoss(value, local, known, self.step_weights.to(value.device))
+        return StepLoss(value, local, known, self.step_weights)

@@ -70,7 +70,7 @@ class WeightedDependence:
         former = torch.cat([torch.ones_like(reach[:, :1]), reach[:, :-1]], dim=1)
         error = ((1 - labels) - (former - reach)).square()  # [B, S]; o_{i-1} = 1 on local rows
         value = torch.where(local, torch.where(labels > 0.5, weights, 1.0) * error, torch.zeros_like(error))
-        return StepLoss(value, local, known, self.step_weights.to(value.device))
+        return StepLoss(value, local, known, self.step_weights)
 
     def clipped_share(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return [S] the share of the known rows of each local space whose weight is capped.

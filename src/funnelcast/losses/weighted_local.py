@@ -73,7 +73,7 @@ class WeightedLocal:
         weights = self.local_weights.weights(prediction, self._log_stopped(prediction))
         error = -(labels * prediction.log_reach + (1 - labels) * weights * prediction.log_not_reach)
         value = torch.where(local, error, torch.zeros_like(error))  # [B, S]
-        return StepLoss(value, local, known, self.step_weights.to(value.device))
+        return StepLoss(value, local, known, self.step_weights)
 
     def clipped_share(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return [S] the share of the known rows of each local space whose weight is capped.

@@ -85,4 +85,4 @@ class Ziln:
         log_value = torch.where(happened.any(1), value, torch.ones_like(value)).log()  # [B], finite on every row
         density = log_value + scale.log() + 0.5 * math.log(2 * math.pi) + 0.5 * ((log_value - location) / scale) ** 2
         denominator = observed if self.normalise == "rows" else happened
-        return StepLoss(density[:, None] * last, happened, denominator, self.step_weights.to(value.device))
+        return StepLoss(density[:, None] * last, happened, denominator, self.step_weights)

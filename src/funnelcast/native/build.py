@@ -17,7 +17,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Native", "address", "check_shapes", "checked", "compiled", "library", "native_state", "usable"]
+__all__ = [
+    "Native",
+    "address",
+    "check_shapes",
+    "checked",
+    "compiled",
+    "library",
+    "native_state",
+    "switched_off",
+    "usable",
+]
 
 # Every operator registers itself here.
 OPERATORS = torch.library.Library("funnelcast", "DEF")
@@ -114,10 +124,15 @@ def usable(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype is torch.float32 and library() is not None
 
 
+def switched_off() -> bool:
+    """Say whether the user wants no kernels at all."""
+    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false")
+
+
 @functools.cache
 def native_state() -> Native:
     """Return the kernels together with a line that says where they come from."""
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false"):
+    if switched_off():
         return Native(None, f"native kernels: off ({SWITCH}={os.environ[SWITCH]})")
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
     if compiler is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from funnelcast.native.build import OPERATORS, address, check_shapes, checked, compiled
+from funnelcast.native.gpu import gpu_checked
 
 __all__ = ["read_patterns"]
 
@@ -27,7 +28,7 @@ def read_patterns(y: Tensor, a: Tensor) -> Tensor:
         [B, Q, D].
 
     Raises:
-        ValueError: a tensor is not float32 on the CPU, or shapes do not fit together.
+        ValueError: a tensor is not float32, tensors are on several devices, or shapes do not fit together.
 
     Source: APEM paper, equation 18, folded.
     """
@@ -61,6 +62,25 @@ def _backward(dmeans: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return made
 
 
+def _gpu_forward(y: Tensor, a: Tensor) -> Tensor:
+    from funnelcast.native import pattern_gpu
+
+    check_shapes(a=(a, (y.shape[2], a.shape[1])))
+    held = gpu_checked({}, y=y, a=a)
+    means = _forward_shapes(y, a)
+    with torch.cuda.device_of(y):
+        pattern_gpu.forward(**held, means=means)
+    return means
+
+
+def _gpu_backward(dmeans: Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    from funnelcast.native import pattern_gpu
+
+    held = gpu_checked({}, dmeans=dmeans, y=y, a=a)
+    with torch.cuda.device_of(y):
+        return pattern_gpu.backward(**held)
+
+
 def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001  torch names its arguments
     ctx.save_for_backward(*inputs)
 
@@ -73,6 +93,8 @@ def _gradients(ctx: Any, dmeans: Tensor) -> tuple[Tensor, Tensor]:
 
 OPERATORS.impl("read_patterns", _forward, "CPU")
 OPERATORS.impl("read_patterns_backward", _backward, "CPU")
+OPERATORS.impl("read_patterns", _gpu_forward, "CUDA")
+OPERATORS.impl("read_patterns_backward", _gpu_backward, "CUDA")
 torch.library.register_fake("funnelcast::read_patterns", _forward_shapes, lib=OPERATORS)
 torch.library.register_fake("funnelcast::read_patterns_backward", _backward_shapes, lib=OPERATORS)
 torch.library.register_autograd("funnelcast::read_patterns", _gradients, setup_context=_setup, lib=OPERATORS)
