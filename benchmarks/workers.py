@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 
 class Worker:
@@ -19,14 +20,25 @@ class Worker:
         module: run with `python -m`; it answers through `serve`.
         arguments: its arguments.
         environment: what is set besides this process's environment.
+        python: the interpreter; None for this one.
+        log: takes what it writes to stderr; None for this process's stderr.
     """
 
-    def __init__(self, module: str, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        *,
+        python: Path | None = None,
+        log: IO[str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [str(python or sys.executable), "-m", module, *arguments],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=log,
             text=True,
         )
 
@@ -37,22 +49,25 @@ class Worker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker ended with {self._process.wait()} while it should answer '{word}'")
+            raise RuntimeError(
+                f"the worker ended with {self._process.wait()} while it should answer '{word}': {self._process.args}"
+            )
         return json.loads(line)
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.stdin.close()  # type: ignore[union-attr]
+        with contextlib.suppress(BrokenPipeError):  # it ended before; `ask` has said so
+            self._process.stdin.close()  # type: ignore[union-attr]
         self._process.wait()
 
 
-def serve(answers: Mapping[str, Any]) -> None:
+def serve(answers: Mapping[str, Any], out: IO[str] = sys.stdout) -> None:
     """Answer each word on stdin by calling what stands for it."""
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answers[line.strip()]()) + "\n")
-        sys.stdout.flush()
+        out.write(json.dumps(answers[line.strip()]()) + "\n")
+        out.flush()
 
 
 def peak_bytes(work: Any) -> int:

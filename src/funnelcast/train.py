@@ -99,7 +99,7 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
     if not run.complete:
         with run.lock():
             if not run.complete:  # another process may have ended it since
-                _train(run, data, model, losses, resume=resume)
+                _train(set_up(run, data, model, losses), resume=resume)
     return run
 
 
@@ -117,8 +117,8 @@ class Parts:
     device: torch.device
 
 
-def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss], *, resume: bool) -> None:
-    """Set up or take up the training, and go through its epochs."""
+def set_up(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss]) -> Parts:
+    """Move the model to its device and build optimizers and loaders."""
     config = run.experiment.train
     device = pick_device(config.device)
     model.to(device)
@@ -126,16 +126,22 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     average = AveragedModel(model) if config.average_last > 0 else None
     train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30), device)
     valid = Loader(data, Split.VALID, SCORING_ROWS)
-    parts = Parts(run, model, average, losses, optimizers, train, valid, device)
-    state, loss_sum = State(), torch.zeros((), device=device)
+    return Parts(run, model, average, losses, optimizers, train, valid, device)
+
+
+def _train(parts: Parts, *, resume: bool) -> None:
+    """Begin or take up the training, and go through its epochs."""
+    run, model, average, optimizers = parts.run, parts.model, parts.average, parts.optimizers
+    config, train = run.experiment.train, parts.train
+    state, loss_sum = State(), torch.zeros((), device=parts.device)
     if resume and (run.folder / "checkpoint.json").exists():
         values, loss_sum = load_checkpoint(run.folder, model, average, optimizers.members)
-        state, loss_sum = State.from_json(values), loss_sum.to(device)
+        state, loss_sum = State.from_json(values), loss_sum.to(parts.device)
     title = f"train {run.experiment.name} seed {run.seed}"
     with Interrupt() as interrupt, RowProgress(title, train.rows * config.epochs) as progress:
         progress.advance(state.rows)
         while state.epoch < config.epochs and not 0 < config.patience <= state.epochs_without_gain:
-            loss_sum = _epoch(parts, state, loss_sum, progress, interrupt)
+            loss_sum = train_epoch(parts, state, loss_sum, progress, interrupt)
             _end_epoch(parts, state)
             save_checkpoint(run.folder, model, average, optimizers.members, state.to_json(), loss_sum)
             if interrupt.pending:
@@ -147,7 +153,7 @@ def _train(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss],
     run.finish()
 
 
-def _epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, interrupt: Interrupt) -> Tensor:
+def train_epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, interrupt: Interrupt) -> Tensor:
     """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
     run, model, optimizers, config = parts.run, parts.model, parts.optimizers, parts.run.experiment.train
     planned = parts.train.batches * config.epochs
