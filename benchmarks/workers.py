@@ -50,7 +50,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"the worker ended with {self._process.wait()} while it should answer '{word}': {self._process.args}"
+                f"the worker ended with {self._process.wait()} while it should answer '{word}': {self._process.args!r}"
             )
         return json.loads(line)
 

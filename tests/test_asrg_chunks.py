@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.native.conftest import gradients, layer_inputs, plain_layer
+from tests.native.layers import gradients, layer_inputs, plain_layer
 from torch import Tensor
 
 from funnelcast import asrg_chunks
 from funnelcast.asrg_chunks import asrg_in_chunks
-from funnelcast.native import KernelResidual
+from funnelcast.native import KernelResidual, LayerWeights
 
-# Called with lists of tensors, which their signatures cannot take.
-layer: Callable[..., Tensor] = asrg_in_chunks
+# Called with lists of tensors, which its signature cannot take.
 equations: Callable[..., Tensor] = plain_layer
 RESIDUALS: list[KernelResidual] = ["none", "tokens", "shared", "gated"]
+
+
+def layer(*arguments: Any, **options: Any) -> Tensor:
+    x, gate, *rest = arguments
+    return asrg_in_chunks(x, gate, LayerWeights(*rest[:6]), *rest[6:], **options)
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,3 +71,21 @@ def test_a_second_backward_finds_the_same() -> None:
     first = torch.autograd.grad(total, inputs, retain_graph=True)
     for before, after in zip(first, torch.autograd.grad(total, inputs), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("scoring", "kept"), [(False, 3), (True, 0)])
+def test_attention_is_kept_for_a_gradient_alone(monkeypatch: pytest.MonkeyPatch, scoring: bool, kept: int) -> None:
+    """Chunks that are still alive after forward hold what backward would need."""
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    build = asrg_chunks._Chunk.__init__
+
+    def watched(chunk: asrg_chunks._Chunk, *arguments: Any) -> None:
+        alive.add(chunk)
+        build(chunk, *arguments)
+
+    monkeypatch.setattr(asrg_chunks._Chunk, "__init__", watched)
+    inputs = [v.requires_grad_() for v in layer_inputs(6, 5, 4, 3)]
+    with torch.set_grad_enabled(not scoring):
+        y = layer(*inputs, 1e-5, 2, "gated", rows=2)
+    gc.collect()
+    assert len(alive) == kept and y.requires_grad is not scoring

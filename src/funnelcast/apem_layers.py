@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from funnelcast.asrg_chunks import asrg_in_chunks
 from funnelcast.layers import MLP, full_precision, smooth_step
-from funnelcast.native import KernelResidual, asrg, attention_usable, read_patterns
+from funnelcast.native import KernelResidual, LayerWeights, asrg, attention_usable, read_patterns
 
 __all__ = ["Asrg", "Gates", "PatternSelector", "Residual", "SelectorInput", "SelfAttention", "matrix", "read"]
 
@@ -59,8 +59,13 @@ class Gates(nn.Module):
 class Asrg(nn.Module):
     """One layer of the Adaptive Sample-wise Representation Generator, equations 14 to 17.
 
-    Folded: the inducing points are no function of the row, so A = W^K I and U = W^V W^O are multiplied first, and the
-    scores and values of all heads are one product each, X (A z) and X U. It equals the equations up to rounding.
+    Three forms of the same, equal up to rounding; the first that can is taken:
+
+    - `funnelcast.native.asrg`, one compiled operator, where there is one for the device and the type;
+    - `funnelcast.asrg_chunks`, on a CPU without it;
+    - folded, for every option, and what compilers and exporters see: the inducing points are no function of the row, so
+      A = W^K I and U = W^V W^O are multiplied first, and scores and values of all heads are one product each, X (A z)
+      and X U.
     """
 
     def __init__(self, tokens: int, width: int, inducing_points: int, heads: int, residual: Residual | None) -> None:
@@ -86,13 +91,13 @@ class Asrg(nn.Module):
         """
         (K, D), M, norm = self.inducing.shape, self.heads, self.norm
         plain = output_gate is None and closed is None and self.residual not in ("mean", "learned")
-        weights = (self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
+        weights = LayerWeights(self.inducing, self.key, self.value, self.output, norm.weight, norm.bias)
         if plain and attention_usable(x):
             readers = None if x.is_cuda else readers  # a GPU reads in a kernel of its own
-            y, means = asrg(x, query_gate, *weights, norm.eps, M, self._kernel_residual(), readers)
+            y, means = asrg(x, query_gate, weights, norm.eps, M, self._kernel_residual(), readers)
             return y, None if readers is None else means
         if plain and x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")):
-            return asrg_in_chunks(x, query_gate, *weights, norm.eps, M, self._kernel_residual()), None
+            return asrg_in_chunks(x, query_gate, weights, norm.eps, M, self._kernel_residual()), None
         key, value, output = self.key.view(D, M, -1), self.value.view(D, M, -1), self.output.view(M, -1, D)
         a = torch.einsum("dme,kme->dmk", key, self.inducing.view(K, M, -1)).contiguous() / math.sqrt(D // M)
         u = torch.einsum("dme,mef->dmf", value, output).reshape(D, M * D)

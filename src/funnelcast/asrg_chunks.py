@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from funnelcast.native import KernelResidual
+from funnelcast.native import KernelResidual, LayerWeights
 
 __all__ = ["asrg_in_chunks"]
 
@@ -23,12 +23,7 @@ _KEPT_BYTES = 128 << 20
 def asrg_in_chunks(
     x: Tensor,
     gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    shift: Tensor,
+    weights: LayerWeights,
     eps: float,
     heads: int,
     residual: KernelResidual,
@@ -39,20 +34,15 @@ def asrg_in_chunks(
 
     All products have the long dimension last, since a matrix of 9 columns is written at a third of the speed of one of
     9 rows. Of what lies between X and Y, what the heads read is kept, of Y's size, and the attention where the batch is
-    so small that it takes no more than 128 MiB; else backward computes it again.
+    so small that it takes no more than 128 MiB and a gradient is wanted; else backward computes it again.
 
     Args:
         x: [B, n, D] tokens.
-        gate: [B, K] gates z, or None for 1.
-        query: [K, D] inducing points I.
-        key: [D, D] key matrix of all heads.
-        value: [D, D] value matrix.
-        output: [D, D] output matrix.
-        scale: [D] of the LayerNorm.
-        shift: [D] of the LayerNorm.
-        eps: > 0, of the LayerNorm.
-        heads: M, a divisor of D.
-        residual: R: nothing (`none`), X (`tokens`, n = K), I (`shared`), or z * I (`gated`; I without gates).
+        gate: as for `funnelcast.native.asrg`, and so the next four.
+        weights: the layer's own.
+        eps: of the LayerNorm.
+        heads: M.
+        residual: R.
         rows: rows of a chunk; None chooses as many as stay in the cache.
 
     Returns:
@@ -61,10 +51,14 @@ def asrg_in_chunks(
     Source: APEM paper, equations 14 to 17.
     """
     if rows is None:
-        rows = max(1, _CHUNK_BYTES // max(1, heads * len(query) * x.shape[1] * x.element_size()))
-    weights = (query, key, value, output, scale, shift)
-    y = _Layer.apply(x, gate, *weights, eps, heads, residual, rows)  # type: ignore[no-untyped-call]
+        rows = max(1, _CHUNK_BYTES // max(1, _attention_bytes(x, weights.query, heads) // max(1, len(x))))
+    derive = torch.is_grad_enabled()
+    y = _Layer.apply(x, gate, *weights, eps, heads, residual, rows, derive)  # type: ignore[no-untyped-call]
     return cast(Tensor, y)
+
+
+def _attention_bytes(x: Tensor, query: Tensor, heads: int) -> int:
+    return x.shape[0] * heads * len(query) * x.shape[1] * x.element_size()
 
 
 class _Chunk:
@@ -148,10 +142,10 @@ class _Chunk:
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gate: Tensor | None, *rest: Any) -> Tensor:
-        *weights, ctx.eps, ctx.heads, ctx.residual, ctx.rows = rest
+        *weights, ctx.eps, ctx.heads, ctx.residual, ctx.rows, derive = rest
         (K, D), B = weights[0].shape, len(x)
         y, headT, chunks = x.new_empty(B, K, D), x.new_empty(B, D, K), []
-        keep = B * ctx.heads * K * x.shape[1] * x.element_size() <= _KEPT_BYTES
+        keep = derive and any(ctx.needs_input_grad) and _attention_bytes(x, weights[0], ctx.heads) <= _KEPT_BYTES
         for part, chunk in _chunks(ctx, x, gate, weights):
             torch.bmm(chunk.valueT, chunk.attention.transpose(1, 2), out=headT[part].view(*chunk.sizes, K))
             normed, _ = chunk.normalise(headT[part])
@@ -175,7 +169,7 @@ class _Layer(torch.autograd.Function):
             for total, gradient in zip(sums, others, strict=True):
                 total += gradient
         sums[1] /= math.sqrt(weights[1].shape[0] // ctx.heads)  # backward saw the scaled key matrix
-        return dx, None if gate is None else dgate, *sums, None, None, None, None
+        return dx, None if gate is None else dgate, *sums, None, None, None, None, None
 
 
 def _chunks(ctx: Any, x: Tensor, gate: Tensor | None, weights: Sequence[Tensor]) -> Iterator[tuple[slice, _Chunk]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from funnelcast.native import gpu, pattern
 from funnelcast.native.asrg import _gpu_backward, _gpu_forward
 
-from .conftest import gradients, layer_inputs, plain_layer
+from .layers import gradients, layer_inputs, plain_layer
 
 RESIDUALS = ("none", "tokens", "shared", "gated")
 

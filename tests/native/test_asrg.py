@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,21 +17,25 @@ from torch import Tensor, nn
 from funnelcast import apem_layers
 from funnelcast.apem_layers import Asrg
 from funnelcast.native import asrg
-from funnelcast.native.asrg import KernelResidual
+from funnelcast.native.asrg import KernelResidual, LayerWeights
 
-from .conftest import gradients, layer_inputs, plain_layer
+from .layers import gradients, layer_inputs, plain_layer
 
-# Called with lists of tensors, which their signatures cannot take.
-both: Callable[..., tuple[Tensor, Tensor]] = asrg
+# Called with lists of tensors, which its signature cannot take.
 equations: Callable[..., Tensor] = plain_layer
 RESIDUALS: list[KernelResidual] = ["none", "tokens", "shared", "gated"]
 
 
-def layer(*arguments: object) -> Tensor:
+def both(*arguments: Any) -> tuple[Tensor, Tensor]:
+    x, gate, *rest = arguments
+    return asrg(x, gate, LayerWeights(*rest[:6]), *rest[6:])
+
+
+def layer(*arguments: Any) -> Tensor:
     return both(*arguments)[0]
 
 
-def compare(
+def assert_same(
     rows: int, n: int, width: int, points: int, heads: int, residual: KernelResidual, *, gated: bool = True,
     readers: int = 0, tokens_matter: bool = True,
 ) -> None:  # fmt: skip
@@ -63,12 +68,12 @@ def compare(
 @pytest.mark.parametrize("gated", [True, False])
 def test_the_papers_sizes(residual: KernelResidual, gated: bool) -> None:
     torch.manual_seed(0)
-    compare(5, 64 if residual == "tokens" else 23, 18, 64, 2, residual, gated=gated, readers=4)
+    assert_same(5, 64 if residual == "tokens" else 23, 18, 64, 2, residual, gated=gated, readers=4)
 
 
 def test_the_last_layer_has_readers_alone() -> None:
     torch.manual_seed(5)
-    compare(5, 64, 18, 64, 2, "tokens", readers=4, tokens_matter=False)
+    assert_same(5, 64, 18, 64, 2, "tokens", readers=4, tokens_matter=False)
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,7 +95,7 @@ def test_any_size(
     torch.manual_seed(seed)
     if size * heads > 2:  # the normalisation of one or two numbers has a gradient of nearly 0 / 0
         n = points if residual == "tokens" else n
-        compare(rows, n, size * heads, points, heads, residual, gated=gated, readers=readers)
+        assert_same(rows, n, size * heads, points, heads, residual, gated=gated, readers=readers)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +164,8 @@ def test_threads_do_not_change_a_rows_numbers() -> None:
 def test_other_machines_get_the_same_numbers(capability: str) -> None:
     """The same source for 4, 8 and 16 lanes."""
     check = (
-        "import torch; from tests.native.test_asrg import compare; torch.manual_seed(0); "
-        "compare(3, 23, 18, 64, 2, 'shared', readers=4); compare(2, 37, 6, 37, 3, 'tokens', readers=7); "
+        "import torch; from tests.native.test_asrg import assert_same; torch.manual_seed(0); "
+        "assert_same(3, 23, 18, 64, 2, 'shared', readers=4); assert_same(2, 37, 6, 37, 3, 'tokens', readers=7); "
         "from funnelcast.native import native_state; print(native_state().line)"
     )
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}

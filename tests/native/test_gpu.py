@@ -20,15 +20,14 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funnelcast.native import asrg, attention_usable, gpu, gpu_state, native_state, read_patterns
+from funnelcast.native import LayerWeights, asrg, attention_usable, gpu, gpu_state, native_state, read_patterns
 from funnelcast.native.gpu import padded
 
 from . import gpu_checks as checks
-from .conftest import layer_inputs
+from .layers import layer_inputs
 
 ROOT = Path(__file__).parents[2]
 Call = Callable[..., Any]
-layer: Call = asrg  # called with a list of tensors, which its signature cannot take
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed here")
 
 
@@ -168,8 +167,8 @@ def test_autocast_means_products_in_bfloat16(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
     with FakeTensorMode(), Watch():  # type: ignore[no-untyped-call]
-        inputs = [torch.randn(value.shape, device="cuda") for value in layer_inputs(3, 5, 6, 4)]
-        assert layer(*inputs, 1e-5, 2, "shared")[0].dtype is torch.float32
+        x, gate, *weights = (torch.randn(value.shape, device="cuda") for value in layer_inputs(3, 5, 6, 4))
+        assert asrg(x, gate, LayerWeights(*weights), 1e-5, 2, "shared")[0].dtype is torch.float32
     assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3 + [torch.float32] * 2
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from funnelcast.native import read_patterns
 
-from .conftest import gradients
+from .layers import gradients
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from torch import Tensor
 from funnelcast.native.build import OPERATORS, address, check_shapes, checked, compiled
 from funnelcast.native.gpu import LARGEST_TOKENS, LARGEST_WIDTH, gpu_checked
 
-__all__ = ["KernelResidual", "asrg"]
+__all__ = ["KernelResidual", "LayerWeights", "asrg"]
 
 KernelResidual = Literal["none", "tokens", "shared", "gated"]
-_WEIGHTS = ("query", "key", "value", "output", "scale", "shift", "readers")
 _RESIDUALS: tuple[KernelResidual, ...] = ("none", "tokens", "shared", "gated")
 
 OPERATORS.define(
@@ -29,15 +28,33 @@ OPERATORS.define(
 )
 
 
+class LayerWeights(NamedTuple):
+    """What a layer learns, in the operators' order.
+
+    Args:
+        query: [K, D] inducing points I.
+        key: [D, D] key matrix of all heads.
+        value: [D, D] value matrix.
+        output: [D, D] output matrix.
+        scale: [D] of the LayerNorm.
+        shift: [D] of the LayerNorm.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+_WEIGHTS = (*LayerWeights._fields, "readers")
+
+
 def asrg(
     x: Tensor,
     gate: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    scale: Tensor,
-    shift: Tensor,
+    weights: LayerWeights,
     eps: float,
     heads: int,
     residual: KernelResidual,
@@ -53,12 +70,7 @@ def asrg(
     Args:
         x: [B, n, D] tokens.
         gate: [B, K] gates z, or None for 1.
-        query: [K, D] inducing points I.
-        key: [D, D] key matrix of all heads.
-        value: [D, D] value matrix.
-        output: [D, D] output matrix.
-        scale: [D] of the LayerNorm.
-        shift: [D] of the LayerNorm.
+        weights: the layer's own, as `LayerWeights` says.
         eps: > 0, of the LayerNorm.
         heads: M, a divisor of D.
         residual: R: nothing (`none`), X (`tokens`, n = K), I (`shared`), or z * I (`gated`; I without gates).
@@ -75,11 +87,10 @@ def asrg(
     Source: APEM paper, equations 14 to 18.
     """
     number, keep = _RESIDUALS.index(residual), torch.is_grad_enabled()
-    matrices = (key, value, output)
     if x.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") is torch.bfloat16:
-        matrices = (key.bfloat16(), value.bfloat16(), output.bfloat16())
-    weights = (query, *matrices, scale, shift, readers)
-    y, means, _ = torch.ops.funnelcast.asrg(x, gate, *weights, eps, heads, number, keep)
+        key, value, output = (matrix.bfloat16() for matrix in (weights.key, weights.value, weights.output))
+        weights = weights._replace(key=key, value=value, output=output)
+    y, means, _ = torch.ops.funnelcast.asrg(x, gate, *weights, readers, eps, heads, number, keep)
     return y, means
 
 
