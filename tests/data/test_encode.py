@@ -246,6 +246,24 @@ def test_any_category_has_a_valid_id_that_survives_json(data: st.DataObject, kin
         assert ids(type(encoder).from_json(encoder.to_json()), values) == encoded
 
 
+whole = st.one_of(st.integers(-9, 9), st.sampled_from([2**31, -(2**40), 2**63 - 1, -(2**63)]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=st.lists(whole, unique=True, max_size=8), cells=st.lists(st.one_of(st.none(), whole), max_size=12))
+def test_a_table_and_a_hash_table_give_the_same_ids(values: list[int], cells: list[int | None]) -> None:
+    encoder = Vocabulary("n", "n", pa.array(values, pa.int64()))
+    assert encoder.has_table is (len(values) > 0 and max(values) - min(values) < 1 << 16)
+    expected = [0 if cell is None else values.index(cell) + 2 if cell in values else 1 for cell in cells]
+    assert ids(encoder, pa.array(cells, pa.int64())) == expected
+
+
+def test_a_sparse_vocabulary_is_hashed() -> None:
+    near, far = np.arange(0, 80_000, 8), np.arange(0, 90_000, 9)
+    assert Vocabulary("n", "n", pa.array(near)).has_table and not Vocabulary("n", "n", pa.array(far)).has_table
+    assert not Vocabulary("t", "t", pa.array(["a"])).has_table
+
+
 @settings(max_examples=40, deadline=None)
 @given(values=floats, seen=st.sets(st.integers(-5, 5)), lows=st.sets(st.floats(allow_nan=False, allow_infinity=False)))
 def test_any_number_has_a_valid_id_that_survives_json(

@@ -88,6 +88,13 @@ class Encoders:
         self.columns = tuple(columns)
         self.statistics = tuple(statistics)
 
+    @property
+    def hash_anew(self) -> bool:
+        """Whether a call of `encode` first builds hash tables of what TRAIN held, so that many rows a call pay."""
+        return bool(self.statistics) or any(
+            isinstance(encoder, Vocabulary) and not encoder.has_table for encoder in self.columns
+        )
+
     def fields(self) -> list[Field]:
         """Return the fields: features in the description's order, then target statistics."""
         return [encoder.field for encoder in self.columns] + [

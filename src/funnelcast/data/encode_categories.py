@@ -6,6 +6,7 @@ Ids: 0 is null, 1 is unknown, values start at 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +24,8 @@ __all__ = ["HashBuckets", "Multi", "Vocabulary"]
 _HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
 Ids = npt.NDArray[np.int32]
 _FLAGS = {"true", "false"}
+# A table over all whole numbers between the smallest and the largest value is taken up to this size.
+_SMALL_SPAN, _SPARSEST = 1 << 16, 8  # entries in any case; entries a value
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,43 @@ class Vocabulary:
         if len(self.values) <= len(_FLAGS) and set(self.values.to_pylist()) <= _FLAGS:
             # A boolean column of TRAIN; elsewhere the same flag is often written as 0 or 1.
             values = pc.if_else(pc.equal(values, "1"), "true", pc.if_else(pc.equal(values, "0"), "false", values))
+        if self._table is not None:
+            return self._look_up(values, *self._table)
         found = pc.index_in(values, value_set=self.values)
         ids: Ids = pc.fill_null(found, UNKNOWN_ID - FIRST_VALUE_ID).to_numpy(zero_copy_only=False) + np.int32(
             FIRST_VALUE_ID
         )
         if values.null_count:
             ids[pc.is_null(values).to_numpy(zero_copy_only=False)] = NULL_ID
+        return ids
+
+    @property
+    def has_table(self) -> bool:
+        """Whether ids are read from a table; otherwise every call of `apply` builds a hash table of the values."""
+        return self._table is not None
+
+    @cached_property
+    def _table(self) -> tuple[int, Ids] | None:
+        """The smallest value, and the ids of it and of the whole numbers behind it; the last id is for all others."""
+        if self.value_type != "int64" or not len(self.values):
+            return None
+        values = self.values.to_numpy()
+        low = int(values.min())
+        span = int(values.max()) - low + 1
+        if span > max(_SMALL_SPAN, _SPARSEST * len(values)):
+            return None
+        table = np.full(span + 1, UNKNOWN_ID, np.int32)
+        table[values - low] = np.arange(FIRST_VALUE_ID, FIRST_VALUE_ID + len(values), dtype=np.int32)
+        return low, table
+
+    @staticmethod
+    def _look_up(values: pa.Array, low: int, table: Ids) -> Ids:
+        known = values.fill_null(low) if values.null_count else values
+        # What lies below wraps around to a number above all others.
+        offset = (known.to_numpy() - low).view(np.uint64)
+        ids: Ids = table[np.minimum(offset, np.uint64(len(table) - 1))]
+        if values.null_count:
+            ids[values.is_null().to_numpy(zero_copy_only=False)] = NULL_ID
         return ids
 
     def to_json(self) -> dict[str, Any]:

@@ -34,7 +34,8 @@ __all__ = ["prepare"]
 
 MANIFEST_FORMAT = 1
 _DATABASE_SHARE = 0.45  # of the memory limit; the rest is for the libraries themselves and for Arrow
-_WINDOW_SHARE = 0.06  # of the memory limit: raw bytes encoded at once; reading and encoding take some times that
+# Of the memory limit, raw bytes encoded at once: reading and encoding take some times that.
+_WINDOW_SHARE, _LARGE_WINDOW_SHARE = 0.02, 0.05
 
 
 def prepare(
@@ -71,7 +72,7 @@ def prepare(
                 f"memory limit should be larger for these data, or threads fewer, received {memory_limit} and "
                 f"{threads} thread(s): {str(error).splitlines()[0]}"
             ) from error
-        window = int(memory * _WINDOW_SHARE)
+        window = int(memory * (_LARGE_WINDOW_SHARE if encoders.hash_anew else _WINDOW_SHARE))
         with RowProgress("encode", found.source_rows) as progress:
             files = write_parts(
                 description,

@@ -31,7 +31,9 @@ __all__ = [
     "violation_expressions",
 ]
 
-STAGED_ROW_GROUP = 65_536
+STAGED_ROW_GROUP = 122_880
+# Read a few times and thrown away: a quarter more bytes are cheaper than compression and large dictionaries.
+_FAST = "COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1000"
 LEFT_OUT = 3  # part of rows in no split; 0, 1, 2 are TRAIN, VALID, TEST
 DROPPED = 4  # part of rows that the label audit drops
 BAD_LABEL = 2  # staged label that is neither 0, 1 nor null
@@ -76,8 +78,7 @@ def stage(connection: duckdb.DuckDBPyConnection, description: Description, sourc
     query = _query(description, source)
     try:
         connection.execute(
-            f"COPY ({query}) TO {literal(str(path))} "
-            f"(FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE {STAGED_ROW_GROUP})"
+            f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, {_FAST}, ROW_GROUP_SIZE {STAGED_ROW_GROUP})"
         )
     except duckdb.OutOfMemoryException:
         raise  # no fault of the files; `prepare` explains it
