@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test install bench bench-prepare clean
+.PHONY: demo test install bench bench-prepare bench-peers clean
 
 install: .venv/installed
 
@@ -29,7 +29,10 @@ bench: install
 	@$(BIN)/python -m benchmarks
 
 bench-prepare: install
-	@$(BIN)/python benchmarks/prepare.py --work build/bench-prepare
+	@$(BIN)/python -m benchmarks.prepare --threads 2 --json build/bench-prepare.json
+
+bench-peers: install
+	@$(BIN)/python -m benchmarks.peers --json build/bench-peers.json
 
 clean:
 	rm -rf build .venv

@@ -1,32 +1,36 @@
-"""Speed and memory of `prepare` on 5 M rows x 25 columns, from CSV and from Parquet.
+"""Preparing 5 M rows x 25 columns: against the same work in pandas, from Parquet and from CSV, and its peak memory.
 
-    python benchmarks/prepare.py --work build/bench-prepare
+    python -m benchmarks.prepare [--threads 2] [--json build/bench-prepare.json]
 
-Each source is prepared in a process of its own; peak memory is what the system counted for that process. The files
-are made in the work folder (about 2 GB) and removed at the end.
+Both sides count values on TRAIN, encode every column and write Parquet; pandas holds everything in memory. Each
+preparation runs in a process of its own, and they take turns; seconds are wall time, peak memory is what the system
+counted for the process. Files are made in build/bench-prepare (about 2 GB) and removed at the end.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import shutil
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import duckdb
+from benchmarks.measure import Figure, run_benchmark
 
 from funnelcast.data.description import Description
 from funnelcast.data.prepare import prepare
 
+ROWS, REPEATS, MEMORY_LIMIT = 5_000_000, 3, "500MB"
 # 22 id columns: a few large ones, many small ones, as in a click log.
 CARDINALITIES = [500_000, 400_000, 250_000, 120_000, 60_000, 30_000, 20_000, 10_000, 6_000, 3_000, 1_500]
 CARDINALITIES += [800, 400, 200, 100, 60, 40, 24, 15, 10, 5, 3]
+IDS = [f"id{number}" for number in range(len(CARDINALITIES))]
+LABELS = ["click", "buy"]
 
 
 def generate(path: Path, rows: int) -> None:
@@ -53,65 +57,73 @@ def describe(source: Path) -> Description:
         {
             "name": "benchmark",
             "source": {"files": [str(source)]},
-            "features": [
-                {"names": [f"id{number}" for number in range(len(CARDINALITIES))]},
-                {"name": "price", "kind": "numeric"},
-            ],
-            "steps": ["click", "buy"],
-            "split": {"kind": "hash", "column": "id0"},
+            "features": [{"names": IDS}, {"name": "price", "kind": "numeric"}],
+            "steps": LABELS,
+            "split": {"kind": "hash", "column": IDS[0]},
         }
     )
 
 
-def measure(source: Path, out: Path, memory_limit: str) -> dict[str, float]:
-    """Prepare once and report seconds and the peak memory of this process."""
+def ours(source: Path, out: Path, threads: int) -> None:
+    """Prepare as the command does."""
+    prepare(describe(source), out, memory_limit=MEMORY_LIMIT, threads=threads)
+
+
+def in_pandas(source: Path, out: Path, threads: int) -> None:
+    """Do the same as one writes it down: no audit, no checksums, no memory limit."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    pa.set_cpu_count(threads)
+    out.mkdir()
+    rows = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, engine="pyarrow")
+    draw = pd.util.hash_array(rows[IDS[0]].to_numpy()) / 2.0**64
+    train = draw >= 0.2
+    prices = np.round(np.log1p(rows["price"].to_numpy())).astype(np.int64)
+    for name, values in [*((name, rows[name]) for name in IDS), ("price", pd.Series(prices))]:
+        known = values[train].value_counts().index
+        rows[name] = known.get_indexer(values).astype(np.int32) + np.int32(2)
+    for name, part in {"train": train, "valid": (draw >= 0.1) & ~train, "test": draw < 0.1}.items():
+        rows[part].to_parquet(out / f"{name}.parquet", compression="lz4")
+
+
+SIDES: dict[str, Callable[[Path, Path, int], None]] = {"ours": ours, "pandas": in_pandas}
+
+
+def measure(side: str, source: Path, out: Path, threads: int) -> tuple[float, float]:
+    """Prepare once and return wall seconds and the peak memory of this process in bytes."""
     started = time.perf_counter()
-    manifest = prepare(describe(source), out, memory_limit=memory_limit)
-    seconds = time.perf_counter() - started
-    rows = sum(split["rows"] for split in manifest["splits"].values())
-    size = sum(file["bytes"] for split in manifest["splits"].values() for file in split["files"])
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    peak, processor = usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime
-    return {"rows": rows, "seconds": seconds, "processor_seconds": processor, "peak_bytes": peak, "out_bytes": size}
+    SIDES[side](source, out, threads)
+    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for temporary files, about 3 GB")
-    parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory-limit", default="1GB")
-    parser.add_argument("--formats", nargs="+", choices=["parquet", "csv"], default=["parquet", "csv"])
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="prepare-", dir=options.work))
-    results: list[dict[str, Any]] = []
-    try:
-        context = multiprocessing.get_context("spawn")
-        for kind in options.formats:
-            source = folder / f"source.{kind}"
-            generate(source, options.rows)
-            for _ in range(options.repeats):
-                # A new pool is a new process: its peak memory belongs to this one preparation.
-                with ProcessPoolExecutor(1, mp_context=context) as pool:
-                    measured = pool.submit(measure, source, folder / "prepared", options.memory_limit).result()
-                result = {"format": kind, "source_bytes": source.stat().st_size, **measured}
-                shutil.rmtree(folder / "prepared")
-                result["rows_per_second"] = result["rows"] / result["seconds"]
-                results.append(result)
-                print(json.dumps(result), flush=True)
+def figures(threads: int) -> list[Figure]:
+    """Measure both formats."""
+    work = Path("build/bench-prepare")
+    work.mkdir(parents=True, exist_ok=True)
+    found: list[Figure] = []
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        for kind in ("parquet", "csv"):
+            source, out = Path(folder) / f"source.{kind}", Path(folder) / "prepared"
+            generate(source, ROWS)
+            measured: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+            for _ in range(REPEATS):
+                for side in SIDES:
+                    # A new pool is a new process: its peak memory belongs to this one preparation.
+                    with ProcessPoolExecutor(1, mp_context=context) as pool:
+                        measured[side].append(pool.submit(measure, side, source, out, threads).result())
+                    shutil.rmtree(out)
+            note = f"limit {MEMORY_LIMIT}, {threads} thread(s), {source.stat().st_size / 1e6:.0f} MB of {kind}"
+            speed = {side: ROWS / statistics.median(took for took, _ in pairs) for side, pairs in measured.items()}
+            peak = {side: max(memory for _, memory in pairs) for side, pairs in measured.items()}
+            name = "prepare" if kind == "parquet" else "prepare_csv"
+            found.append(Figure(name, speed["ours"], speed["pandas"], "rows/s", None, note))
+            found.append(Figure(f"{name}_memory", peak["ours"], peak["pandas"], "B", None, note))
             source.unlink()
-    finally:
-        shutil.rmtree(folder)
-    header = f"{'format':8} {'M rows/s':>9} {'seconds':>8} {'CPU s':>6} {'peak MB':>8} {'out MB':>7}"
-    print(f"\n{header}   limit {options.memory_limit}")
-    for result in results:
-        print(
-            f"{result['format']:8} {result['rows_per_second'] / 1e6:9.2f} {result['seconds']:8.1f} "
-            f"{result['processor_seconds']:6.1f} "
-            f"{result['peak_bytes'] / 1e6:8.0f} {result['out_bytes'] / 1e6:7.0f}"
-        )
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(figures, __doc__)

@@ -166,7 +166,8 @@ class Vocabulary:
         known = values.fill_null(low) if values.null_count else values
         # What lies below wraps around to a number above all others.
         offset = (known.to_numpy() - low).view(np.uint64)
-        ids: Ids = table[np.minimum(offset, np.uint64(len(table) - 1))]
+        np.minimum(offset, np.uint64(len(table) - 1), out=offset)
+        ids: Ids = np.take(table, offset.view(np.int64), mode="clip")  # faster than an index, and lets others run
         if values.null_count:
             ids[values.is_null().to_numpy(zero_copy_only=False)] = NULL_ID
         return ids

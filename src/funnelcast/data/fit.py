@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -36,11 +37,15 @@ def fit_columns(
         DataError: a column's values do not suit its encoder.
     """
     rows = pq.read_metadata(staged).num_rows
-    encoders: list[ColumnEncoder] = []
-    for feature in description.features:
-        encoders.append(_fit(connection, feature, staged))
+
+    def fit(feature: Feature) -> ColumnEncoder:
+        encoder = _fit(connection.cursor(), feature, staged)
         progress.advance(rows, note=feature.name)
-    return encoders
+        return encoder
+
+    # Two at once: sorting and what Python does of one beside the counting of the other.
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(fit, description.features))
 
 
 def _fit(connection: duckdb.DuckDBPyConnection, feature: Feature, staged: Path) -> ColumnEncoder:

@@ -19,10 +19,10 @@ from funnelcast.data.encode import Encoders
 from funnelcast.data.fit import fit_columns
 from funnelcast.data.fit_statistics import fit_statistics
 from funnelcast.data.reading import reading_progress
-from funnelcast.data.source import open_source, with_text
+from funnelcast.data.source import RawSource, open_source, with_text
 from funnelcast.data.split import Split
-from funnelcast.data.sql import bytes_of, connect, literal
-from funnelcast.data.stage import stage
+from funnelcast.data.sql import bytes_of, connect, limited, literal
+from funnelcast.data.stage import stage, staging_memory
 from funnelcast.data.value_statistics import value_statistics
 from funnelcast.data.write_parts import write_parts
 from funnelcast.errors import ArtifactError, ConfigError, DataError
@@ -65,8 +65,11 @@ def prepare(
         raise ConfigError(f"threads should be at least 1, received {threads}")
     with _folder_at_once(out) as (result, work):
         try:
-            with connect(work / "spill", int(memory * _DATABASE_SHARE), threads) as connection:
-                found, encoders, own_statistics = _fit(connection, description, result, work)
+            own, staging = int(memory * _DATABASE_SHARE), staging_memory(description, threads)
+            with connect(work / "spill", own, threads) as connection:
+                with limited(connection, max(own, staging) if staging < memory else own, afterwards=own):
+                    source = _stage(connection, description, work)
+                found, encoders, own_statistics = _fit(connection, description, source, result, work)
         except duckdb.OutOfMemoryException as error:
             raise ConfigError(
                 f"memory limit should be larger for these data, or threads fewer, received {memory_limit} and "
@@ -114,15 +117,20 @@ def _folder_at_once(out: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(temporary)
 
 
-def _fit(
-    connection: duckdb.DuckDBPyConnection, description: Description, result: Path, work: Path
-) -> tuple[Audit, Encoders, list[Path]]:
-    """Read the raw files once, check them, and fit all encoders."""
+def _stage(connection: duckdb.DuckDBPyConnection, description: Description, work: Path) -> RawSource:
+    """Read the raw files once."""
     source = with_text(open_source(connection, description.source), text_columns(description))
     check_columns(description, source)
-    staged = work / "staged.parquet"
     with reading_progress(connection, source):
-        stage(connection, description, source, staged)
+        stage(connection, description, source, work / "staged.parquet")
+    return source
+
+
+def _fit(
+    connection: duckdb.DuckDBPyConnection, description: Description, source: RawSource, result: Path, work: Path
+) -> tuple[Audit, Encoders, list[Path]]:
+    """Check the staged rows, and fit all encoders."""
+    staged = work / "staged.parquet"
     found = audit(connection, description, source, f"read_parquet({literal(str(staged))})")
     if found.violating_rows and description.labels.sample:
         save_violations(connection, description, source, result / "violations.parquet")

@@ -12,7 +12,7 @@ import duckdb
 
 from funnelcast.errors import ConfigError
 
-__all__ = ["bytes_of", "connect", "identifier", "literal", "text_list"]
+__all__ = ["bytes_of", "connect", "identifier", "limited", "literal", "text_list"]
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _LEAST_MEMORY = 256 * 10**6  # the libraries alone take about half of it
@@ -94,6 +94,22 @@ def bytes_of(size: str) -> int:
     if amount < _LEAST_MEMORY:
         raise ConfigError(f"memory limit should be at least 256MB, received '{size}'")
     return amount
+
+
+@contextmanager
+def limited(connection: duckdb.DuckDBPyConnection, limit: int, *, afterwards: int) -> Iterator[None]:
+    """Give a database another limit inside the block.
+
+    Args:
+        connection: the database.
+        limit: bytes that DuckDB may hold.
+        afterwards: the limit that it gets back.
+    """
+    connection.execute(f"SET memory_limit = '{limit // 1000}KB'")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET memory_limit = '{afterwards // 1000}KB'")
 
 
 @contextmanager

@@ -28,12 +28,15 @@ __all__ = [
     "scope_expressions",
     "stage",
     "staged_column",
+    "staging_memory",
     "violation_expressions",
 ]
 
 STAGED_ROW_GROUP = 122_880
 # Read a few times and thrown away: a quarter more bytes are cheaper than compression and large dictionaries.
 _FAST = "COMPRESSION uncompressed, DICTIONARY_SIZE_LIMIT 1000"
+# DuckDB writes ordered rows on one thread alone unless its limit is this much a column and thread; it needs less.
+_ORDERED_WRITE = 8 << 20
 LEFT_OUT = 3  # part of rows in no split; 0, 1, 2 are TRAIN, VALID, TEST
 DROPPED = 4  # part of rows that the label audit drops
 BAD_LABEL = 2  # staged label that is neither 0, 1 nor null
@@ -84,6 +87,19 @@ def stage(connection: duckdb.DuckDBPyConnection, description: Description, sourc
         raise  # no fault of the files; `prepare` explains it
     except duckdb.Error as error:
         raise reading_error(connection, source, error) from error
+
+
+def staging_memory(description: Description, threads: int) -> int:
+    """Return the limit, in bytes, from which on DuckDB stages on all threads.
+
+    Args:
+        description: the dataset file.
+        threads: DuckDB's threads.
+    """
+    steps = sum(1 + len(step.truths) + (step.kind == "value") for step in description.steps)
+    others = sum(map(bool, (description.user, description.time, description.weight)))
+    columns = len(raw_columns(description)) + steps + others + len((PART, VIOLATIONS))
+    return (threads * columns + 1) * _ORDERED_WRITE
 
 
 def _query(description: Description, source: RawSource) -> str:
