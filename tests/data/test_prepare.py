@@ -19,6 +19,7 @@ from funnelcast.data import prepare as prepare_module
 from funnelcast.data.description import Description
 from funnelcast.data.encode import Encoders
 from funnelcast.data.prepare import prepare
+from funnelcast.data.stage import STAGED_ROW_GROUP
 from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.schema import Schema
 
@@ -118,6 +119,22 @@ def test_csv_gives_the_bytes_of_parquet_and_so_does_a_second_run(tmp_path: Path)
     for split in ("train", "valid", "test"):
         assert shards(outs[0], split) == shards(outs[2], split)
     assert (outs[0] / "encoders.json").read_bytes() == (outs[2] / "encoders.json").read_bytes()
+
+
+def test_rows_keep_their_order_on_several_threads(tmp_path: Path) -> None:
+    """More than two row groups, staged by four threads under a limit that DuckDB alone would find too small."""
+    path, rows = tmp_path / "rows.parquet", 3 * STAGED_ROW_GROUP + 17
+    duckdb.sql(f"COPY (SELECT i AS item, i % 2 AS click, 0 AS day FROM range({rows}) AS t(i)) TO '{path}'")
+    split = {"kind": "hash", "column": "item"}
+    prepare(
+        describe(path, features=[{"name": "item", "kind": "numeric"}], steps=["click"], split=split, time="item"),
+        tmp_path / "out",
+        memory_limit="300MB",
+        threads=4,
+    )
+    for part in ("train", "valid", "test"):
+        items = shards(tmp_path / "out", part)["time"]
+        assert len(items) > 1000 and items == sorted(items)
 
 
 def test_encoding_raw_rows_gives_what_the_shards_hold(tmp_path: Path) -> None:
