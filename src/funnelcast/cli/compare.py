@@ -1,0 +1,35 @@
+"""`funnelcast compare`: models x seeds -> table and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from funnelcast.cli.shell import Data, Set, app, console, data_folder, read_experiment
+
+
+@app.command()
+def compare(
+    experiments: Annotated[list[Path], typer.Argument(help="Experiment files (.toml).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the table, the report and the runs.")],
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    settings: Set = [],  # noqa: B006
+) -> None:
+    """Train models x seeds and write leaderboard and report."""
+    from funnelcast.compare import compare as compare_experiments
+    from funnelcast.leaderboard import error_table, to_rich_table
+
+    plans = [read_experiment(path, settings) for path in experiments]
+    folder = data_folder(data, plans)
+    board = compare_experiments(
+        plans, folder, out, seeds=seeds, jobs=jobs, announce=lambda line: console.print(line, highlight=False)
+    )
+    console.print(to_rich_table(board))
+    errors = error_table(board)
+    if errors is not None:
+        console.print(errors)
+    console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
