@@ -73,6 +73,21 @@ def test_a_second_backward_finds_the_same() -> None:
         assert torch.equal(before, after)
 
 
+def test_threads_share_the_rows() -> None:
+    torch.manual_seed(3)
+    inputs = [value.requires_grad_() for value in layer_inputs(11, 5, 4, 3)]
+    found, former = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            y = layer(*inputs, 1e-5, 2, "gated", rows=2)
+            found.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+        finally:
+            torch.set_num_threads(former)
+    for one, three in zip(*found, strict=True):
+        torch.testing.assert_close(three, one, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("scoring", "kept"), [(False, 3), (True, 0)])
 def test_attention_is_kept_for_a_gradient_alone(monkeypatch: pytest.MonkeyPatch, scoring: bool, kept: int) -> None:
     """Chunks that are still alive after forward hold what backward would need."""

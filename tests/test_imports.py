@@ -33,6 +33,7 @@ LAYERS = [
         "graph_head",
         "experts",
         "transition_towers",
+        "threads",
         "asrg_chunks",
         "apem_layers",
         "value_head",

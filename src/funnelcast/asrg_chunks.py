@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from funnelcast.native import KernelResidual, LayerWeights
+from funnelcast.threads import rows_in_parallel
 
 __all__ = ["asrg_in_chunks"]
 
@@ -144,16 +145,21 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gate: Tensor | None, *rest: Any) -> Tensor:
         *weights, ctx.eps, ctx.heads, ctx.residual, ctx.rows, derive = rest
         (K, D), B = weights[0].shape, len(x)
-        y, headT, chunks = x.new_empty(B, K, D), x.new_empty(B, D, K), []
+        y, headT = x.new_empty(B, K, D), x.new_empty(B, D, K)
         keep = derive and any(ctx.needs_input_grad) and _attention_bytes(x, weights[0], ctx.heads) <= _KEPT_BYTES
-        for part, chunk in _chunks(ctx, x, gate, weights):
-            torch.bmm(chunk.valueT, chunk.attention.transpose(1, 2), out=headT[part].view(*chunk.sizes, K))
-            normed, _ = chunk.normalise(headT[part])
-            y[part] = normed.mul_(chunk.scale[:, None]).add_(chunk.shift[:, None]).transpose(1, 2)
-            if keep:
-                chunks.append((part, chunk))
+
+        def some_rows(begin: int, end: int) -> list[tuple[slice, _Chunk]]:
+            kept = []
+            for part, chunk in _chunks(ctx, x, gate, weights, begin, end):
+                torch.bmm(chunk.valueT, chunk.attention.transpose(1, 2), out=headT[part].view(*chunk.sizes, K))
+                normed, _ = chunk.normalise(headT[part])
+                y[part] = normed.mul_(chunk.scale[:, None]).add_(chunk.shift[:, None]).transpose(1, 2)
+                if keep:
+                    kept.append((part, chunk))
+            return kept
+
+        ctx.chunks = rows_in_parallel(B, some_rows)  # by thread
         ctx.save_for_backward(x, gate, *weights, headT)
-        ctx.chunks = chunks
         return y
 
     @staticmethod
@@ -161,21 +167,28 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, *weights, headT = ctx.saved_tensors
         dx, dgate = torch.empty_like(x), x.new_empty(0) if gate is None else torch.empty_like(gate)
-        sums = [torch.zeros_like(weight) for weight in weights]
-        chunks, ctx.chunks = ctx.chunks, []  # a second backward computes them again
-        for part, chunk in chunks or _chunks(ctx, x, gate, weights):
-            z_part = slice(0, 0) if gate is None else part
-            dx[part], dgate[z_part], *others = chunk.backward(headT[part], dy[part].transpose(1, 2).contiguous())
-            for total, gradient in zip(sums, others, strict=True):
-                total += gradient
+        chunks, ctx.chunks = {kept[0][0].start: kept for kept in ctx.chunks if kept}, []  # a second backward has none
+
+        def some_rows(begin: int, end: int) -> list[Tensor]:
+            sums = [torch.zeros_like(weight) for weight in weights]
+            for part, chunk in chunks.get(begin) or _chunks(ctx, x, gate, weights, begin, end):
+                z_part = slice(0, 0) if gate is None else part
+                dx[part], dgate[z_part], *others = chunk.backward(headT[part], dy[part].transpose(1, 2).contiguous())
+                for total, gradient in zip(sums, others, strict=True):
+                    total += gradient
+            return sums
+
+        sums = [torch.stack(parts).sum(0) for parts in zip(*rows_in_parallel(len(x), some_rows), strict=True)]
         sums[1] /= math.sqrt(weights[1].shape[0] // ctx.heads)  # backward saw the scaled key matrix
         return dx, None if gate is None else dgate, *sums, None, None, None, None, None
 
 
-def _chunks(ctx: Any, x: Tensor, gate: Tensor | None, weights: Sequence[Tensor]) -> Iterator[tuple[slice, _Chunk]]:
-    """Cut a layer's rows into chunks."""
+def _chunks(
+    ctx: Any, x: Tensor, gate: Tensor | None, weights: Sequence[Tensor], begin: int, end: int
+) -> Iterator[tuple[slice, _Chunk]]:
+    """Cut some of a layer's rows into chunks."""
     query, key, *others = weights
     scaled = (query, key / math.sqrt(key.shape[0] // ctx.heads), *others)
-    for start in range(0, len(x), ctx.rows):
-        part = slice(start, start + ctx.rows)
+    for start in range(begin, end, ctx.rows):
+        part = slice(start, min(start + ctx.rows, end))
         yield part, _Chunk(x[part], None if gate is None else gate[part], scaled, ctx.eps, ctx.heads, ctx.residual)
