@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 
 from benchmarks.measure import Figure, run_benchmark
 from benchmarks.workers import Worker, peak_bytes, serve
@@ -25,16 +26,17 @@ VARIANTS: dict[str, dict[str, str]] = {
     "straightforward": {"FUNNELCAST_NATIVE": "off"},
 }
 TURNS, STEPS = 7, 4
+CEILINGS = ("fp32", "bf16", "copy")
 
 
 def work(variant: str, threads: int) -> None:
-    """Be a worker: build the model and answer `train`, `score`, `memory`, `flops`."""
+    """Be a worker: build the model and answer `train`, `score`, `memory`, `limits`."""
     if variant != "straightforward":
         from funnelcast.process import prepare_process
 
         prepare_process()
     import torch
-    from benchmarks import workload
+    from benchmarks import roofline, workload
     from benchmarks.straightforward import Straightforward
 
     from funnelcast.batch import Batch
@@ -76,36 +78,28 @@ def work(variant: str, threads: int) -> None:
         train(data[0])  # the optimizer's state is there before
         return peak_bytes(lambda: train(large))
 
-    def flops() -> dict[str, float]:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as forward:
-            score(data[0])
-        with FlopCounterMode(display=False) as both:
-            train(data[0])
-        return {"score": forward.get_total_flops() / BATCH, "train": both.get_total_flops() / BATCH}
-
-    def ceiling() -> float:
-        left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
-        torch.mm(left, right)
-        started = clock()
-        for _ in range(5):
-            torch.mm(left, right)
-        return 5 * 2 * 2048**3 / (clock() - started)
+    def limits() -> dict[str, float]:
+        return {
+            "score": roofline.flops_per_row(lambda: score(data[0]), BATCH),
+            "train": roofline.flops_per_row(lambda: train(data[0]), BATCH),
+            "bytes": roofline.table_bytes_per_row(table, data[0], 18),
+            **asdict(roofline.ceilings(clock)),
+        }
 
     serve(
         {
             "train": lambda: rows_per_second(train),
             "score": lambda: rows_per_second(score),
             "memory": memory,
-            "flops": flops,
-            "ceiling": ceiling,
+            "limits": limits,
         }
     )
 
 
 def figures(threads: int) -> list[Figure]:
     """Measure all variants in turns."""
+    from benchmarks import roofline  # loads torch, which a worker does later
+
     with ExitStack() as stack:
         workers = {
             name: stack.enter_context(Worker("benchmarks.apem", ["--worker", name, "--threads", str(threads)], given))
@@ -119,14 +113,14 @@ def figures(threads: int) -> list[Figure]:
                     if turn:  # the first turn warms up
                         rates.setdefault((what, name), []).append(rate)
         rate_of = {key: statistics.median(values) for key, values in rates.items()}
-        flops, ceiling = workers["straightforward"].ask("flops"), workers["straightforward"].ask("ceiling")
+        limits = workers["straightforward"].ask("limits")
         memory = {name: worker.ask("memory") for name, worker in workers.items()}
     found = []
     goals = {("train", "ours"): 5.0, ("train", "fallback"): 2.0, ("score", "ours"): 3.5, ("score", "fallback"): None}
     for (what, name), goal in goals.items():
         rate = rate_of[what, name]
-        share = rate * flops[what] / ceiling
-        note = f"{flops[what] / 1e6:.1f} MFLOP a row as written down, {share:.0%} of the float32 product's ceiling"
+        moved = limits["bytes"] / (1 if what == "train" else roofline.TOUCHES)  # scoring gathers alone
+        note = roofline.note(limits[what], moved, rate, roofline.Ceilings(**{k: limits[k] for k in CEILINGS}))
         suffix = "" if name == "ours" else "_fallback"
         found.append(Figure(f"apem_{what}{suffix}", rate, rate_of[what, "straightforward"], "rows/s", goal, note))
     for name, suffix in (("ours", ""), ("fallback", "_fallback")):

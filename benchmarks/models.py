@@ -17,7 +17,7 @@ from funnelcast.process import prepare_process
 prepare_process()  # before torch
 
 import torch  # noqa: E402
-from benchmarks import workload  # noqa: E402
+from benchmarks import roofline, workload  # noqa: E402
 from benchmarks.measure import Figure, alternate, run_benchmark  # noqa: E402
 
 from funnelcast.config import Experiment  # noqa: E402
@@ -25,7 +25,7 @@ from funnelcast.optimizers import Optimizers, build_optimizers  # noqa: E402
 from funnelcast.registry import MODELS  # noqa: E402
 from funnelcast.train import build_losses, train_step  # noqa: E402
 
-BATCH, PIECES = 1024, 4
+BATCH, PIECES, WIDTH = 1024, 4, 18
 MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "shared_bottom": {"bottom": (256, 128)},
     "esmm": {"hidden": (256, 128, 64)},
@@ -73,10 +73,17 @@ def figures(threads: int) -> list[Figure]:
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     rows, found = BATCH * PIECES, []
+    table, limits = workload.schema(), roofline.ceilings(clock)
+    table_bytes = roofline.table_bytes_per_row(table, workload.batches(table, BATCH, 1)[0], WIDTH)
     for name in MODEL_OPTIONS:
-        seconds = alternate({variant: trainer(name, variant) for variant in VARIANTS}, repeats=5, clock=clock)
+        trainers = {variant: trainer(name, variant) for variant in VARIANTS}
+        flops = roofline.flops_per_row(trainers["default"], rows)
+        seconds = alternate(trainers, repeats=5, clock=clock)
         figure = partial(Figure, baseline=rows / seconds["default"], unit="rows/s", target=None)
-        found += [figure(name=f"{name}_{variant}", ours=rows / seconds[variant]) for variant in list(VARIANTS)[1:]]
+        for variant in list(VARIANTS)[1:]:
+            rate = rows / seconds[variant]
+            note = roofline.note(flops, table_bytes, rate, limits, bf16=variant == "bf16")
+            found.append(figure(name=f"{name}_{variant}", ours=rate, note=note))
     return found
 
 

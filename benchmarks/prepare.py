@@ -31,6 +31,15 @@ CARDINALITIES = [500_000, 400_000, 250_000, 120_000, 60_000, 30_000, 20_000, 10_
 CARDINALITIES += [800, 400, 200, 100, 60, 40, 24, 15, 10, 5, 3]
 IDS = [f"id{number}" for number in range(len(CARDINALITIES))]
 LABELS = ["click", "buy"]
+SPLITS: dict[str, dict[str, object]] = {
+    "hash": {"kind": "hash", "column": IDS[0]},
+    "borders": {"kind": "time", "column": "price", "valid_from": 800.0, "test_from": 900.0},
+}
+CASES = {  # name -> format and split
+    "prepare": ("parquet", "hash"),
+    "prepare_borders": ("parquet", "borders"),
+    "prepare_csv": ("csv", "hash"),
+}
 
 
 def generate(path: Path, rows: int) -> None:
@@ -51,25 +60,25 @@ def generate(path: Path, rows: int) -> None:
         connection.execute(f"COPY ({query}) TO '{path}' ({options})")
 
 
-def describe(source: Path) -> Description:
-    """Vocabularies for all ids, log-round for the price, a split by the largest id."""
+def describe(source: Path, split: str = "hash") -> Description:
+    """Vocabularies for all ids, log-round for the price, a split by the largest id or by borders of the price."""
     return Description.model_validate(
         {
             "name": "benchmark",
             "source": {"files": [str(source)]},
             "features": [{"names": IDS}, {"name": "price", "kind": "numeric"}],
             "steps": LABELS,
-            "split": {"kind": "hash", "column": IDS[0]},
+            "split": SPLITS[split],
         }
     )
 
 
-def ours(source: Path, out: Path, threads: int) -> None:
+def ours(source: Path, out: Path, split: str, threads: int) -> None:
     """Prepare as the command does."""
-    prepare(describe(source), out, memory_limit=MEMORY_LIMIT, threads=threads)
+    prepare(describe(source, split), out, memory_limit=MEMORY_LIMIT, threads=threads)
 
 
-def in_pandas(source: Path, out: Path, threads: int) -> None:
+def in_pandas(source: Path, out: Path, split: str, threads: int) -> None:
     """Do the same as one writes it down: no audit, no checksums, no memory limit."""
     import numpy as np
     import pandas as pd
@@ -78,7 +87,7 @@ def in_pandas(source: Path, out: Path, threads: int) -> None:
     pa.set_cpu_count(threads)
     out.mkdir()
     rows = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, engine="pyarrow")
-    draw = pd.util.hash_array(rows[IDS[0]].to_numpy()) / 2.0**64
+    draw = pd.util.hash_array(rows[IDS[0]].to_numpy()) / 2.0**64 if split == "hash" else 1 - rows["price"] / 1000
     train = draw >= 0.2
     prices = np.round(np.log1p(rows["price"].to_numpy())).astype(np.int64)
     for name, values in [*((name, rows[name]) for name in IDS), ("price", pd.Series(prices))]:
@@ -88,40 +97,39 @@ def in_pandas(source: Path, out: Path, threads: int) -> None:
         rows[part].to_parquet(out / f"{name}.parquet", compression="lz4")
 
 
-SIDES: dict[str, Callable[[Path, Path, int], None]] = {"ours": ours, "pandas": in_pandas}
+SIDES: dict[str, Callable[[Path, Path, str, int], None]] = {"ours": ours, "pandas": in_pandas}
 
 
-def measure(side: str, source: Path, out: Path, threads: int) -> tuple[float, float]:
+def measure(side: str, source: Path, out: Path, split: str, threads: int) -> tuple[float, float]:
     """Prepare once and return wall seconds and the peak memory of this process in bytes."""
     started = time.perf_counter()
-    SIDES[side](source, out, threads)
+    SIDES[side](source, out, split, threads)
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def figures(threads: int) -> list[Figure]:
-    """Measure both formats."""
+    """Measure all cases."""
     work = Path("build/bench-prepare")
     work.mkdir(parents=True, exist_ok=True)
     found: list[Figure] = []
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        for kind in ("parquet", "csv"):
+        for name, (kind, split) in CASES.items():
             source, out = Path(folder) / f"source.{kind}", Path(folder) / "prepared"
-            generate(source, ROWS)
+            if not source.exists():
+                generate(source, ROWS)
             measured: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
             for _ in range(REPEATS):
                 for side in SIDES:
                     # A new pool is a new process: its peak memory belongs to this one preparation.
                     with ProcessPoolExecutor(1, mp_context=context) as pool:
-                        measured[side].append(pool.submit(measure, side, source, out, threads).result())
+                        measured[side].append(pool.submit(measure, side, source, out, split, threads).result())
                     shutil.rmtree(out)
             note = f"limit {MEMORY_LIMIT}, {threads} thread(s), {source.stat().st_size / 1e6:.0f} MB of {kind}"
             speed = {side: ROWS / statistics.median(took for took, _ in pairs) for side, pairs in measured.items()}
             peak = {side: max(memory for _, memory in pairs) for side, pairs in measured.items()}
-            name = "prepare" if kind == "parquet" else "prepare_csv"
-            found.append(Figure(name, speed["ours"], speed["pandas"], "rows/s", None, note))
+            found.append(Figure(name, speed["ours"], speed["pandas"], "rows/s", None, f"split by {split}, {note}"))
             found.append(Figure(f"{name}_memory", peak["ours"], peak["pandas"], "B", None, note))
-            source.unlink()
     return found
 
 
