@@ -25,6 +25,7 @@ LAYERS = [
         "gauc",
         "value_metrics",
         "scores",
+        "significance",
         "native",
     ],
     [
@@ -40,7 +41,7 @@ LAYERS = [
         "data",
     ],
     ["datasets", "models", "losses"],
-    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
+    ["checkpoint", "interrupt", "run", "train", "saved_scores", "evaluate", "overlap", "predict"],
     ["compare", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
