@@ -42,7 +42,7 @@ LAYERS = [
     ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "saved_scores", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["compare", "evidence", "leaderboard", "tables", "csv_table", "terminal", "latex", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]
