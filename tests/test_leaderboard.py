@@ -270,6 +270,61 @@ def test_json_returns_the_same_record(reports: list[dict[str, Any]]) -> None:
     assert json.loads(to_json(board)) == board
 
 
+def with_evidence(board: dict[str, Any]) -> dict[str, Any]:
+    """The board with an interval beside every AUC, and every second row significantly better in all of them."""
+    for i, row in enumerate(board["rows"]):
+        for step in row["steps"]:
+            for space in ("reach", "transition"):
+                test = {"against": "x", "difference": 0.02, "interval": [0.01, 0.03], "paper_mark": bool(i % 2)}
+                test |= {"t_p": 0.004, "wilcoxon_p": 0.06, "delong_p": 0.01, "holm_p": 0.03, "holm_mark": bool(i % 2)}
+                step[space]["auc"] |= {"interval": [0.6412, 0.6698], "test": test}
+    board["statistics"] = {"alpha": 0.05, "resamples": 1000, "clusters": "user"}
+    sentence = "with 575 positives a difference under 0.020 in buy's reach AUC cannot be seen"
+    board["power"] = [{"step": "buy", "space": "reach", "positives": 575, "smallest_difference": 0.0199}]
+    board["power"][0]["sentence"] = sentence
+    return board
+
+
+def test_csv_has_the_tests_and_the_smallest_difference(reports: list[dict[str, Any]]) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(with_evidence(build_leaderboard(reports))))))
+    second = {key.removeprefix("buy reach auc "): value for key, value in lines[1].items() if "buy reach auc " in key}
+    assert (second["low"], second["high"], second["against"]) == ("0.6412", "0.6698", "x")
+    assert [second[key] for key in ("difference", "t_p", "wilcoxon_p", "delong_p", "holm_p")] == [
+        "0.02",
+        "0.004",
+        "0.06",
+        "0.01",
+        "0.03",
+    ]
+    assert (second["paper_mark"], second["holm_mark"], second["smallest_difference"]) == ("True", "True", "0.0199")
+    assert lines[0]["buy reach ne low"] != ""
+
+
+def test_markdown_has_intervals_marks_and_the_power_below(reports: list[dict[str, Any]]) -> None:
+    text = to_markdown(with_evidence(build_leaderboard(reports)))
+    assert r"| **0.6500\*\* ±0.0141** [0.6412..0.6698 †] |" in text
+    assert "| 0.6100 ±0.0141 [0.6412..0.6698] |" in text
+    assert text.endswith("With 575 positives a difference under 0.020 in buy's reach AUC cannot be seen.\n")
+
+
+def test_terminal_table_with_all_marks_fits_into_120_columns() -> None:
+    steps, aucs = ("click", "authorization", "conversion"), (0.6, 0.7, 0.8)
+    names = (("alone", "single_task"), ("shared_bottom_wide", "ple"))
+    reports = [
+        make_report(name, model, seed, tuple(auc + seed / 100 for auc in aucs), steps)
+        for name, model in names
+        for seed in (0, 1)
+    ]
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(to_rich_table(with_evidence(build_leaderboard(reports))))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("0.6050** ±0.0071") == 2 == text.count("0.6050 ±0.0071")
+    assert text.count("0.6412..0.6698 †") == 5 and text.count("0.6412..0.6698") == 10  # none is broken over two lines
+    assert "With 575 positives" in text and "** better than the best other experiment" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
 def test_terminal_table_fits_into_120_columns_without_loss() -> None:
     steps = ("click", "authorization", "conversion")
     aucs = {"alone": (0.6, 0.7, 0.8), "shared_bottom_wide": (0.65, 0.72, 0.83)}

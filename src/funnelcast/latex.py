@@ -17,10 +17,8 @@ _MARKS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\char34{}",
     "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
-    "-": r"{-}",
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "[": "{[}",
     "]": "{]}",
@@ -41,7 +39,10 @@ def escape(text: str) -> str:
         a\_b \& 50 \%
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return "".join(_MARKS.get(letter, letter) for letter in " ".join(printable.split()))
+    text = "".join(_MARKS.get(letter, letter) for letter in " ".join(printable.split()))
+    for pair in ("--", "''", ",,"):  # two of these would be drawn as one other sign
+        text = text.replace(pair, f"{pair[0]}{{}}{pair[1]}").replace(pair, f"{pair[0]}{{}}{pair[1]}")
+    return text
 
 
 def _cell(column: Column, row: int) -> str:

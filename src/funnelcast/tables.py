@@ -156,7 +156,7 @@ def footnotes(leaderboard: Record) -> list[str]:
     if clusters is not None:
         resamples = leaderboard["statistics"]["resamples"]
         how = f"{resamples} resamples by {clusters}" if resamples else f"DeLong's variance by {clusters}"
-        notes.append(f"Below an AUC: its {level:.0f} % interval over other rows, {how}.")
+        notes.append(f"Intervals of AUC: {level:.0f} % over other rows, {how}.")
     if clusters is not None and len(leaderboard["rows"]) > 1:
         notes[-1] += f" † better by DeLong's test by {clusters}, p < {leaderboard['statistics']['alpha']} after Holm."
     power = [entry["sentence"] for entry in leaderboard["power"]]

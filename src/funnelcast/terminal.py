@@ -35,7 +35,7 @@ def to_rich_table(leaderboard: Record) -> Table:
     gains = {column.head.removesuffix(" gain"): column for column in shown if column.head.endswith(" reach gain")}
     shown = [column for column in shown if column not in gains.values()]
     for column in shown:
-        head = column.head
+        head = "para-\nmeters" if column.head == "parameters" else column.head
         for words in (" reach AUC", " transition AUC", " rows/s"):
             head = head.replace(words, f"\n{words.strip()}")
         table.add_column(Text(head), justify="right", overflow="fold")
