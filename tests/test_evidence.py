@@ -124,7 +124,7 @@ def test_every_row_is_tested_against_the_best_other(
 
 
 def test_holm_runs_over_all_pairs_of_the_table(board: dict[str, Any]) -> None:
-    pairs = {}
+    pairs: dict[Any, list[dict[str, Any]]] = {}
     for step, space in PLACES:
         for name in SKILL:
             test = auc_of(board, name, step, space)["test"]

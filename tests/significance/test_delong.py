@@ -117,8 +117,8 @@ def test_the_error_agrees_with_the_bootstrap(clustered: bool) -> None:
 def test_delong_is_symmetric(seed: int, clustered: bool) -> None:
     labels, ours, theirs = drawn(seed, rows=30)
     outcome = Outcome(labels, None, np.arange(30) // 3 if clustered else None)
-    placed = [placements(scores, outcome) for scores in (ours, theirs)]
-    forth, back = compare_placements(*placed, outcome), compare_placements(*placed[::-1], outcome)
+    left, right = placements(ours, outcome), placements(theirs, outcome)
+    forth, back = compare_placements(left, right, outcome), compare_placements(right, left, outcome)
     assert forth.value == pytest.approx(-back.value, abs=1e-15)
     assert forth.standard_error == pytest.approx(back.standard_error)
     assert isinstance(forth.p, float) and forth.p == pytest.approx(back.p)
