@@ -14,7 +14,7 @@ from rich.console import Console
 
 from funnelcast.errors import DataError
 from funnelcast.leaderboard import build_leaderboard, error_table, summary, to_csv, to_json, to_markdown, to_rich_table
-from funnelcast.tables import columns
+from funnelcast.tables import columns, footnotes
 
 STEPS = ("click", "cart", "buy")
 
@@ -283,6 +283,13 @@ def with_evidence(board: dict[str, Any]) -> dict[str, Any]:
     board["power"] = [{"step": "buy", "space": "reach", "positives": 575, "smallest_difference": 0.0199}]
     board["power"][0]["sentence"] = sentence
     return board
+
+
+def test_one_seed_is_said_to_have_no_test_over_seeds(reports: list[dict[str, Any]]) -> None:
+    assert "** better" in footnotes(build_leaderboard(reports))[0]
+    single = footnotes(build_leaderboard([report for report in reports if report["seed"] == 0]))
+    assert single == ["One seed each: no test over seeds, so a lead may be luck of the seed."]
+    assert footnotes(build_leaderboard(reports[:1])) == []
 
 
 def test_csv_has_the_tests_and_the_smallest_difference(reports: list[dict[str, Any]]) -> None:

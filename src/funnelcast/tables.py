@@ -151,13 +151,16 @@ def footnotes(leaderboard: Record) -> list[str]:
     clusters = leaderboard["statistics"]["clusters"]
     level = 100 * (1 - leaderboard["statistics"]["alpha"])
     notes = []
-    if len(leaderboard["rows"]) > 1:
+    several = len(leaderboard["rows"]) > 1
+    if several and max(row["runs"] for row in leaderboard["rows"]) > 1:
         notes.append("** better than the best other experiment, paired t-test over seeds, p < 0.01.")
+    elif several:
+        notes.append("One seed each: no test over seeds, so a lead may be luck of the seed.")
     if clusters is not None:
         resamples = leaderboard["statistics"]["resamples"]
         how = f"{resamples} resamples by {clusters}" if resamples else f"DeLong's variance by {clusters}"
         notes.append(f"Intervals of AUC: {level:.0f} % over other rows, {how}.")
-    if clusters is not None and len(leaderboard["rows"]) > 1:
+    if clusters is not None and several:
         notes[-1] += f" † better by DeLong's test by {clusters}, p < {leaderboard['statistics']['alpha']} after Holm."
     power = [entry["sentence"] for entry in leaderboard["power"]]
     return [*notes, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in power)]
