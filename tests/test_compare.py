@@ -63,6 +63,30 @@ def test_an_evaluation_that_was_killed_is_made_again(
     assert json.loads((out / "runs" / "esmm-seed0" / "curves.json").read_text())["steps"]
 
 
+def test_intervals_and_tests_come_from_the_saved_scores(prepared: Path, tmp_path: Path) -> None:
+    plans, out = [experiment("single_task"), experiment("esmm")], tmp_path / "out"
+    board = compare(plans, prepared, out, seeds=2)
+    first, second = (row["steps"][0]["reach"]["auc"] for row in board["rows"])
+    assert first["interval"][0] < first["mean"] < first["interval"][1]
+    assert (first["test"]["against"], second["test"]["against"]) == ("esmm", "single_task")
+    assert first["test"]["difference"] == pytest.approx(first["mean"] - second["mean"])
+    assert 0 <= first["test"]["delong_p"] == second["test"]["delong_p"] <= first["test"]["holm_p"]
+    assert board["statistics"] == {"alpha": 0.05, "resamples": 1000, "clusters": "user"}
+    assert json.loads((out / "leaderboard.json").read_text()) == board
+    assert "single\\_task" in (out / "leaderboard.tex").read_text()
+    assert board["power"][0]["sentence"] in (out / "leaderboard.md").read_text().replace("With", "with")
+
+
+def test_a_run_without_saved_scores_is_evaluated_again(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    board = compare([experiment()], prepared, out, seeds=1)
+    scores = out / "runs" / "esmm-seed0" / "scores.safetensors"
+    scores.unlink()  # as a version that kept none left it
+    again = compare([experiment()], prepared, out, seeds=1)
+    assert scores.is_file()
+    assert again["rows"][0]["steps"] == board["rows"][0]["steps"]
+
+
 def test_a_wrong_option_is_found_before_the_first_training(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no option 'hiden'"):
         compare([experiment(), experiment("single_task", hiden=[3])], prepared, tmp_path / "out", seeds=1)

@@ -25,6 +25,7 @@ LAYERS = [
         "gauc",
         "value_metrics",
         "scores",
+        "significance",
         "native",
     ],
     [
@@ -41,8 +42,8 @@ LAYERS = [
         "data",
     ],
     ["datasets", "models", "losses"],
-    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["checkpoint", "interrupt", "run", "train", "saved_scores", "evaluate", "overlap", "predict"],
+    ["compare", "evidence", "leaderboard", "tables", "csv_table", "terminal", "latex", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from funnelcast.errors import DataError
 from funnelcast.leaderboard import build_leaderboard, error_table, summary, to_csv, to_json, to_markdown, to_rich_table
-from funnelcast.tables import columns
+from funnelcast.tables import columns, footnotes
 
 STEPS = ("click", "cart", "buy")
 
@@ -73,9 +73,13 @@ def reports() -> list[dict[str, Any]]:
 
 
 def test_summary_by_hand() -> None:
-    assert summary([0.6, 0.62])["std"] == pytest.approx(0.02 / 2**0.5)
-    assert summary([0.6]) == {"mean": 0.6, "std": None, "values": [0.6], "undefined": 0}
-    assert summary([None, None]) == {"mean": None, "std": None, "values": [None, None], "undefined": 2}
+    two = summary([0.6, 0.62])
+    assert two["std"] == pytest.approx(0.02 / 2**0.5)
+    # t of one degree of freedom: tan(0.95 pi / 2) = 12.706; std / sqrt(2) = 0.01.
+    assert two["interval"] == [pytest.approx(0.61 - 0.12706, abs=1e-5), pytest.approx(0.61 + 0.12706, abs=1e-5)]
+    assert summary([0.6]) == {"mean": 0.6, "std": None, "values": [0.6], "undefined": 0, "interval": None}
+    nothing = {"mean": None, "std": None, "values": [None, None], "undefined": 2, "interval": None}
+    assert summary([None, None]) == nothing
 
 
 def test_rows_keep_the_order_given_and_seeds_are_sorted(reports: list[dict[str, Any]]) -> None:
@@ -104,7 +108,7 @@ def test_rows_keep_the_order_given_and_seeds_are_sorted(reports: list[dict[str, 
 
 def test_t32_undefined_values_are_left_out_with_a_count(reports: list[dict[str, Any]]) -> None:
     buy = build_leaderboard(reports)["rows"][1]["steps"][2]["reach"]
-    assert buy["auc"] == {"mean": 0.72, "std": None, "values": [None, 0.72], "undefined": 1}
+    assert [buy["auc"][key] for key in ("mean", "std", "values", "undefined")] == [0.72, None, [None, 0.72], 1]
 
 
 def test_gain_is_relative_to_single_task_in_percent(reports: list[dict[str, Any]]) -> None:
@@ -176,7 +180,7 @@ def test_markdown_marks_the_best_of_each_column(reports: list[dict[str, Any]]) -
     assert (alone[6], ple[6]) == ("**0.8200 ±0.0283**", "0.7200")
     assert (alone[9], ple[9]) == ("**1.5 M**", "1.7 M")
     assert (alone[10], ple[10]) == ("85.5 k", "85.5 k")  # a tie has no winner
-    assert "seeds 0, 1" in lines[-1]
+    assert "seeds 0, 1" in lines[5]
 
 
 @pytest.fixture
@@ -264,6 +268,68 @@ def test_csv_has_one_line_an_experiment(reports: list[dict[str, Any]]) -> None:
 def test_json_returns_the_same_record(reports: list[dict[str, Any]]) -> None:
     board = build_leaderboard(reports)
     assert json.loads(to_json(board)) == board
+
+
+def with_evidence(board: dict[str, Any]) -> dict[str, Any]:
+    """The board with an interval beside every AUC, and every second row significantly better in all of them."""
+    for i, row in enumerate(board["rows"]):
+        for step in row["steps"]:
+            for space in ("reach", "transition"):
+                test = {"against": "x", "difference": 0.02, "interval": [0.01, 0.03], "paper_mark": bool(i % 2)}
+                test |= {"t_p": 0.004, "wilcoxon_p": 0.06, "delong_p": 0.01, "holm_p": 0.03, "holm_mark": bool(i % 2)}
+                step[space]["auc"] |= {"interval": [0.6412, 0.6698], "test": test}
+    board["statistics"] = {"alpha": 0.05, "resamples": 1000, "clusters": "user"}
+    sentence = "with 575 positives a difference under 0.020 in buy's reach AUC cannot be seen"
+    board["power"] = [{"step": "buy", "space": "reach", "positives": 575, "smallest_difference": 0.0199}]
+    board["power"][0]["sentence"] = sentence
+    return board
+
+
+def test_one_seed_is_said_to_have_no_test_over_seeds(reports: list[dict[str, Any]]) -> None:
+    assert "** better" in footnotes(build_leaderboard(reports))[0]
+    single = footnotes(build_leaderboard([report for report in reports if report["seed"] == 0]))
+    assert single == ["One seed each: no test over seeds, so a lead may be luck of the seed."]
+    assert footnotes(build_leaderboard(reports[:1])) == []
+
+
+def test_csv_has_the_tests_and_the_smallest_difference(reports: list[dict[str, Any]]) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(with_evidence(build_leaderboard(reports))))))
+    second = {key.removeprefix("buy reach auc "): value for key, value in lines[1].items() if "buy reach auc " in key}
+    assert (second["low"], second["high"], second["against"]) == ("0.6412", "0.6698", "x")
+    assert [second[key] for key in ("difference", "t_p", "wilcoxon_p", "delong_p", "holm_p")] == [
+        "0.02",
+        "0.004",
+        "0.06",
+        "0.01",
+        "0.03",
+    ]
+    assert (second["paper_mark"], second["holm_mark"], second["smallest_difference"]) == ("True", "True", "0.0199")
+    assert lines[0]["buy reach ne low"] != ""
+
+
+def test_markdown_has_intervals_marks_and_the_power_below(reports: list[dict[str, Any]]) -> None:
+    text = to_markdown(with_evidence(build_leaderboard(reports)))
+    assert r"| **0.6500\*\* ±0.0141** [0.6412..0.6698 †] |" in text
+    assert "| 0.6100 ±0.0141 [0.6412..0.6698] |" in text
+    assert text.endswith("With 575 positives a difference under 0.020 in buy's reach AUC cannot be seen.\n")
+
+
+def test_terminal_table_with_all_marks_fits_into_120_columns() -> None:
+    steps, aucs = ("click", "authorization", "conversion"), (0.6, 0.7, 0.8)
+    names = (("alone", "single_task"), ("shared_bottom_wide", "ple"))
+    reports = [
+        make_report(name, model, seed, tuple(auc + seed / 100 for auc in aucs), steps)
+        for name, model in names
+        for seed in (0, 1)
+    ]
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    console.print(to_rich_table(with_evidence(build_leaderboard(reports))))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("0.6050** ±0.0071") == 2 == text.count("0.6050 ±0.0071")
+    assert text.count("0.6412..0.6698 †") == 5 and text.count("0.6412..0.6698") == 10  # none is broken over two lines
+    assert "With 575 positives" in text and "** better than the best other experiment" in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_terminal_table_fits_into_120_columns_without_loss() -> None:

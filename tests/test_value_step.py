@@ -25,6 +25,7 @@ from funnelcast.evaluate import evaluate
 from funnelcast.files import read_json
 from funnelcast.predict import predict_file
 from funnelcast.report.page import write_report
+from funnelcast.saved_scores import load_scores
 from funnelcast.scores import Scores, funnel_metrics
 from funnelcast.train import fit
 
@@ -90,6 +91,9 @@ def test_report_and_predictions(model: str, losses: tuple[Component, ...], data:
     assert 0.6 < value["bias_ratio"] < 1.6
     assert value["gini"] > 0.4 and value["spearman_positives"] > 0.5
     assert sum(decile["rows"] for decile in value["deciles"]) == len(actual)
+    saved = funnel_metrics(load_scores(run, data))[1]["value"]
+    for name in ("mean_expected", "mae", "rmse", "bias_ratio", "gini"):
+        assert saved[name] == pytest.approx(value[name], rel=1e-6)
 
     pq.write_table(test.drop_columns(["click", "spend"]), tmp_path / "new.parquet")
     predict_file(run, tmp_path / "new.parquet", tmp_path / "scored.parquet")

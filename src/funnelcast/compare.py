@@ -19,11 +19,14 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
 from funnelcast.evaluate import evaluate
+from funnelcast.evidence import SharedRows
 from funnelcast.files import read_json, sha256, write_bytes, write_json
+from funnelcast.latex import to_latex
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
 from funnelcast.process import allowed_cores
 from funnelcast.report import write_report
 from funnelcast.run import build_model
+from funnelcast.saved_scores import has_scores
 from funnelcast.train import build_losses, fit
 
 __all__ = ["compare"]
@@ -46,7 +49,7 @@ def compare(
     Args:
         experiments: at least one; names are unique.
         data_folder: the prepared folder all of them train on.
-        out: gets `leaderboard.json`, `.csv`, `.md`, `report.html` and `runs/<experiment>-seed<k>/`.
+        out: gets `leaderboard.json`, `.csv`, `.md`, `.tex`, `report.html` and `runs/<experiment>-seed<k>/`.
         seeds: number of seeds, >= 1.
         jobs: trainings at the same time, each with its share of the cores.
         announce: called with one line for every run that ends.
@@ -74,10 +77,12 @@ def compare(
         reports = {folder: _report(data, e, seed, folder, announce) for e, seed, folder in tasks}
     else:
         reports = _in_processes(data_folder, tasks, jobs, announce)
-    board = build_leaderboard([reports[folder] for _, _, folder in tasks])
+    shared = SharedRows.of_runs(data, Split.TEST, {(e.name, seed): folder for e, seed, folder in tasks})
+    board = build_leaderboard([reports[folder] for _, _, folder in tasks], shared)
     write_json(out / "leaderboard.json", board)
     write_bytes(out / "leaderboard.csv", to_csv(board).encode())
     write_bytes(out / "leaderboard.md", to_markdown(board).encode())
+    write_bytes(out / "leaderboard.tex", to_latex(board).encode())
     write_report(out)
     return board
 
@@ -88,8 +93,10 @@ def _report(
     """Train and evaluate one run, or take its report from an earlier call."""
     run = fit(folder, data, experiment, seed=seed, resume=True)
     former = read_json(folder / "report.json", "a report") if run.evaluated else {}
-    # `funnelcast evaluate` may have left a report of another split or of other data.
-    done = (former.get("split"), former.get("data_sha256")) == (Split.TEST.value, sha256(data.folder / "manifest.json"))
+    # `funnelcast evaluate` may have left a report of another split or of other data, an older version one alone.
+    fingerprint = sha256(data.folder / "manifest.json")
+    done = (former.get("split"), former.get("data_sha256")) == (Split.TEST.value, fingerprint)
+    done = done and has_scores(run.folder, Split.TEST, fingerprint)
     report: dict[str, Any] = former if done else evaluate(run, data, Split.TEST)
     aucs = " / ".join("-" if s["reach"]["auc"] is None else f"{s['reach']['auc']:.4f}" for s in report["steps"])
     took = "taken from an earlier call" if done else f"{report['train_seconds']:.0f} s"

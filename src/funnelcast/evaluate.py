@@ -16,12 +16,12 @@ from funnelcast.errors import ConfigError
 from funnelcast.files import read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
 from funnelcast.run import Run
-from funnelcast.scores import Scores, funnel_curves, funnel_metrics
+from funnelcast.saved_scores import save_scores
+from funnelcast.scores import OUTCOMES, Scores, funnel_curves, funnel_metrics
 
 __all__ = ["SCORING_ROWS", "evaluate", "pick_device", "score"]
 
 SCORING_ROWS = 4096  # rows scored at once
-_OPTIONAL = ("user", "true_reach", "true_transition", "true_potential", "value", "scope")
 
 
 def pick_device(name: str) -> torch.device:
@@ -64,14 +64,14 @@ def score(model: FunnelModel, loader: Loader) -> Scores:
                 keep("expected_value", prediction.expected_value)
                 keep("log_mean_value", prediction.log_mean_value)
             keep("labels", batch.labels > 0.5)
-            for name in ("observed", "weight", *_OPTIONAL):
+            for name in OUTCOMES:
                 keep(name, getattr(batch, name))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Scores(steps=tuple(model.schema.step_names), **joined)
 
 
 def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[str, Any]:
-    """Score a split with a run's best weights and write `report.json` and `curves.json` into the run.
+    """Score a split with a run's best weights and write `report.json`, `curves.json` and `scores.safetensors` into it.
 
     Args:
         run: a complete run.
@@ -115,8 +115,9 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[st
         "data_sha256": sha256(data.folder / "manifest.json"),
         "environment": run.record["environment"],
     }
-    # The report comes last: where it is, the curves are of the same rows.
+    # The report comes last: where it is, scores and curves are of the same rows.
     (run.folder / "report.json").unlink(missing_ok=True)
+    save_scores(run.folder, scores, split, report["data_sha256"])
     write_json(run.folder / "curves.json", funnel_curves(scores))
     write_json(run.folder / "report.json", report)
     return report

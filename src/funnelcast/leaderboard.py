@@ -1,6 +1,8 @@
 """Leaderboard: the reports of experiments x seeds -> one record.
 
-A row's `steps[i]["reach"]["auc"]` summarises a metric over the seeds: `{"mean", "std", "values", "undefined"}`.
+A row's `steps[i]["reach"]["ne"]` summarises a metric over the seeds: `{"mean", "std", "values", "undefined",
+"interval"}`, the interval being that of the mean over seeds. The interval of an AUC is that over other rows, and beside
+it stands a `test` against the best other experiment.
 """
 
 from __future__ import annotations
@@ -9,9 +11,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from funnelcast.csv_table import to_csv
 from funnelcast.errors import DataError
+from funnelcast.evidence import SharedRows, add_evidence
 from funnelcast.metrics import HIGHER_IS_BETTER, IDEAL
-from funnelcast.tables import ERRORS, error_table, to_csv, to_json, to_markdown, to_rich_table
+from funnelcast.significance.paired import seed_interval
+from funnelcast.tables import ERRORS, to_json, to_markdown
+from funnelcast.terminal import error_table, to_rich_table
 
 __all__ = [
     "BASELINE_MODEL",
@@ -31,25 +37,27 @@ _SPEEDS = ("train_rows_per_second", "score_rows_per_second", "train_seconds")
 
 
 def summary(values: Sequence[float | None]) -> dict[str, Any]:
-    """Summarise a metric over seeds: mean and sample standard deviation (n - 1) of the defined values.
+    """Summarise a metric over seeds: mean, sample standard deviation (n - 1) and 95 % t-interval of the defined values.
 
     Args:
         values: one value a seed; None where it is undefined.
 
     Returns:
-        `mean` (None without a defined value), `std` (None with fewer than two), `values` as given, `undefined`: how
-        many are None.
+        `mean` (None without a defined value), `std` and `interval` of the mean (None with fewer than two), `values` as
+        given, `undefined`: how many are None.
 
     Example:
-        >>> summary([1.0, None, 3.0])
-        {'mean': 2.0, 'std': 1.4142135623730951, 'values': [1.0, None, 3.0], 'undefined': 1}
+        >>> summary([1.0, None, 3.0])["mean"], summary([1.0, None])["std"]
+        (2.0, None)
     """
     defined = [value for value in values if value is not None]
+    interval = seed_interval(defined)
     return {
         "mean": statistics.fmean(defined) if defined else None,
         "std": statistics.stdev(defined) if len(defined) > 1 else None,
         "values": list(values),
         "undefined": len(values) - len(defined),
+        "interval": None if interval is None else list(interval),
     }
 
 
@@ -119,7 +127,7 @@ def _add_gains(rows: Sequence[dict[str, Any]], baseline: dict[str, Any] | None) 
                 step[space]["auc_gain"] = (own / base - 1) * 100 if own is not None and base else None
 
 
-def build_leaderboard(reports: Sequence[Report]) -> dict[str, Any]:
+def build_leaderboard(reports: Sequence[Report], shared: SharedRows | None = None) -> dict[str, Any]:
     """Build the leaderboard from the reports of all runs.
 
     Gain = (AUC / AUC of Single-Task - 1) * 100 %, both means over seeds. The baseline is the first experiment whose
@@ -127,9 +135,11 @@ def build_leaderboard(reports: Sequence[Report]) -> dict[str, Any]:
 
     Args:
         reports: contents of `report.json`; experiments keep the order in which they first come, seeds are sorted.
+        shared: the rows that all runs were scored on; without them AUC have no interval and the only tests are those
+            over seeds.
 
     Returns:
-        `{"format": 1, "dataset", "split", "row_count", "seeds", "baseline", "funnel", "rows"}`.
+        `{"format": 1, "dataset", "split", "row_count", "seeds", "baseline", "funnel", "rows", "power", "statistics"}`.
 
     Raises:
         DataError: no reports; or reports of different datasets, splits or steps; or a seed twice.
@@ -142,6 +152,7 @@ def build_leaderboard(reports: Sequence[Report]) -> dict[str, Any]:
     rows = [_row([report for report in ordered if report["experiment"] == name]) for name in experiments]
     baseline = next((row for row in rows if row["model"] == BASELINE_MODEL), None)
     _add_gains(rows, baseline)
+    evidence = add_evidence(rows, shared)
     first = reports[0]
     return {
         "format": 1,
@@ -161,4 +172,5 @@ def build_leaderboard(reports: Sequence[Report]) -> dict[str, Any]:
             for step in first["steps"]
         ],
         "rows": rows,
+        **evidence,
     }

@@ -7,7 +7,7 @@ encoders.json        what raw rows pass through
 weights.safetensors  weights of the best epoch
 history.json         loss and VALID scores over training
 manifest.json        checksums of all the above; written last, so its presence means the training is complete
-report.json, curves.json   written by `evaluate`
+report.json, curves.json, scores.safetensors   written by `evaluate`
 overlap.json         written by `overlap`
 checkpoint.json, checkpoint-<step>.safetensors   only while training
 ```

@@ -19,11 +19,13 @@ from funnelcast.gauc import gauc
 from funnelcast.metrics import Undefined, Value
 from funnelcast.value_metrics import value_deciles, value_metrics
 
-__all__ = ["SPACES", "Scores", "Space", "funnel_curves", "funnel_metrics"]
+__all__ = ["OUTCOMES", "SPACES", "Scores", "Space", "funnel_curves", "funnel_metrics"]
 
 Array = NDArray[Any]
 Space = Literal["reach", "transition"]
 SPACES: tuple[Space, Space] = ("reach", "transition")
+# What stands beside labels and predictions, under the same names as in a batch.
+OUTCOMES = ("observed", "weight", "user", "true_reach", "true_transition", "true_potential", "value", "scope")
 _LOGS = ("log_reach", "log_not_reach", "log_transition", "log_not_transition")
 
 

@@ -1,16 +1,11 @@
-"""The leaderboard as JSON, CSV, Markdown and a table for the terminal."""
+"""The leaderboard's columns, and the leaderboard as JSON and Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from funnelcast.metrics import badness
 
@@ -18,21 +13,18 @@ __all__ = [
     "Column",
     "columns",
     "error_columns",
-    "error_table",
+    "footnotes",
     "mean_std",
     "metric_column",
     "short",
-    "to_csv",
     "to_json",
     "to_markdown",
-    "to_rich_table",
 ]
 
 Record = Mapping[str, Any]
 # Key of a transition's errors in a report -> what they are errors to.
 ERRORS = {"error": "transition", "potential_error": "potential"}
-_ERROR_NOTE = "Errors are root mean squared errors to the truth over all rows."
-SPEEDS = ("train_rows_per_second", "score_rows_per_second", "train_seconds")
+ERROR_NOTE = "Errors are root mean squared errors to the truth over all rows."
 
 
 @dataclass(frozen=True)
@@ -43,11 +35,29 @@ class Column:
         head: its title, which names the space.
         texts: one cell a row.
         best: numbers of the rows that hold the best value; empty where all rows print the same.
+        stars: numbers of the rows that are significantly better than the best other one by the paper's rule.
+        intervals: a second line a row, `-` where there is none; empty for a column without intervals.
     """
 
     head: str
     texts: list[str]
     best: frozenset[int] = frozenset()
+    stars: frozenset[int] = frozenset()
+    intervals: tuple[str, ...] = ()
+
+    def starred(self, row: int, star: str = "**") -> str:
+        """Write a cell with the mark of significance behind its first number.
+
+        Args:
+            row: number of the row.
+            star: the mark.
+
+        Example:
+            >>> Column("AUC", ["0.7149 ±0.0011"], stars=frozenset({0})).starred(0)
+            '0.7149** ±0.0011'
+        """
+        number, space, spread = self.texts[row].partition(" ")
+        return f"{number}{star if row in self.stars else ''}{space}{spread}"
 
     @classmethod
     def of(cls, head: str, texts: list[str], ranks: Sequence[float | None]) -> Column:
@@ -110,6 +120,52 @@ def metric_column(values: Sequence[Record], metric: str, head: str, digits: int 
     return Column.of(head, [mean_std(value, digits) for value in values], ranks)
 
 
+def auc_column(values: Sequence[Record], head: str) -> Column:
+    """Make the column of an AUC with its intervals, such as `0.6412..0.6698`, and its marks of significance.
+
+    A dagger behind the interval marks a row that is better by DeLong's test after Holm.
+
+    Args:
+        values: one summary over seeds a row, with `interval` and `test`.
+        head: title of the column.
+    """
+    plain = metric_column(values, "auc", head)
+    tests = [value.get("test") or {} for value in values]
+    stars = frozenset(i for i, test in enumerate(tests) if test.get("paper_mark"))
+    if not any(value.get("interval") for value in values):
+        return replace(plain, stars=stars)
+    texts = []
+    for value, test in zip(values, tests, strict=True):
+        bounds = value.get("interval")
+        text = "-" if bounds is None else "..".join(f"{bound:.4f}" for bound in bounds)
+        texts.append(f"{text} †" if test.get("holm_mark") and test["difference"] > 0 else text)
+    return replace(plain, stars=stars, intervals=tuple(texts))
+
+
+def footnotes(leaderboard: Record) -> list[str]:
+    """Say below a table what its intervals and marks mean and which differences it cannot show.
+
+    Args:
+        leaderboard: from `build_leaderboard`.
+    """
+    clusters = leaderboard["statistics"]["clusters"]
+    level = 100 * (1 - leaderboard["statistics"]["alpha"])
+    notes = []
+    several = len(leaderboard["rows"]) > 1
+    if several and max(row["runs"] for row in leaderboard["rows"]) > 1:
+        notes.append("** better than the best other experiment, paired t-test over seeds, p < 0.01.")
+    elif several:
+        notes.append("One seed each: no test over seeds, so a lead may be luck of the seed.")
+    if clusters is not None:
+        resamples = leaderboard["statistics"]["resamples"]
+        how = f"{resamples} resamples by {clusters}" if resamples else f"DeLong's variance by {clusters}"
+        notes.append(f"Intervals of AUC: {level:.0f} % over other rows, {how}.")
+    if clusters is not None and several:
+        notes[-1] += f" † better by DeLong's test by {clusters}, p < {leaderboard['statistics']['alpha']} after Holm."
+    power = [entry["sentence"] for entry in leaderboard["power"]]
+    return [*notes, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in power)]
+
+
 def gain_column(leaderboard: Record, step: int, head: str) -> Column:
     """Make the column of a step's relative gain in reach AUC over the baseline.
 
@@ -158,12 +214,12 @@ def columns(leaderboard: Record) -> list[Column]:
     found = []
     for i, step in enumerate(leaderboard["funnel"]):
         reach = [row["steps"][i]["reach"]["auc"] for row in rows]
-        found.append(metric_column(reach, "auc", f"{step['name']} reach AUC"))
+        found.append(auc_column(reach, f"{step['name']} reach AUC"))
         if leaderboard["baseline"] is not None:
             found.append(gain_column(leaderboard, i, f"{step['name']} reach gain"))
         if i > 0:
             transition = [row["steps"][i]["transition"]["auc"] for row in rows]
-            found.append(metric_column(transition, "auc", f"{step['name']} transition AUC"))
+            found.append(auc_column(transition, f"{step['name']} transition AUC"))
     found += error_columns(leaderboard)
     parameters, speeds = [row["parameters"] for row in rows], [row["train_rows_per_second"] for row in rows]
     found.append(Column.of("parameters", [short(value) for value in parameters], parameters))
@@ -180,37 +236,6 @@ def to_json(leaderboard: Record) -> str:
     return json.dumps(leaderboard, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _flat(row: Record) -> Iterator[tuple[str, Any]]:
-    """Walk over a row as (CSV column, value)."""
-    for key in ("experiment", "model", "runs", "parameters", *SPEEDS):
-        yield key, row[key]
-    for step in row["steps"]:
-        for space in ("reach", "transition"):
-            metrics = {**step[space], **step[space].get("error", {})}
-            named = [(f"{space} {name}", value) for name, value in metrics.items() if name not in ERRORS]
-            named += [(f"potential {name}", value) for name, value in step[space].get("potential_error", {}).items()]
-            for name, value in named:
-                head = f"{step['name']} {name}"
-                if name.endswith(" auc_gain"):
-                    yield head, value
-                else:
-                    yield from ((f"{head} {part}", value[part]) for part in ("mean", "std", "undefined"))
-
-
-def to_csv(leaderboard: Record) -> str:
-    """Write the leaderboard as CSV: one line an experiment, every metric with mean, std and number of undefined runs.
-
-    Args:
-        leaderboard: from `build_leaderboard`.
-    """
-    heads = list(dict.fromkeys(head for row in leaderboard["rows"] for head, _ in _flat(row)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, heads, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dict(_flat(row)) for row in leaderboard["rows"])
-    return text.getvalue()
-
-
 def _plain(text: str) -> str:
     """Escape what Markdown would read as a mark."""
     for mark in "\\|*_`<[$":
@@ -219,7 +244,7 @@ def _plain(text: str) -> str:
 
 
 def to_markdown(leaderboard: Record) -> str:
-    """Write the leaderboard as a Markdown table; the best value of each column is bold.
+    """Write the leaderboard as a Markdown table; the best value of each column is bold, its interval beside it.
 
     Args:
         leaderboard: from `build_leaderboard`.
@@ -227,62 +252,17 @@ def to_markdown(leaderboard: Record) -> str:
     shown = columns(leaderboard)
     lines = [["experiment", *(_plain(column.head) for column in shown)], ["---", *["---:"] * len(shown)]]
     for i, row in enumerate(leaderboard["rows"]):
-        cells = [f"**{column.texts[i]}**" if i in column.best else column.texts[i] for column in shown]
+        cells = []
+        for column in shown:
+            text = column.starred(i, r"\*\*")
+            interval = f" [{column.intervals[i]}]" if column.intervals else ""
+            cells.append((f"**{text}**" if i in column.best else text) + interval)
         lines.append([_plain(row["experiment"]), *cells])
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     seeds = ", ".join(map(str, leaderboard["seeds"]))
-    errors = f" {_ERROR_NOTE}\n" if error_columns(leaderboard) else "\n"
+    errors = f" {ERROR_NOTE}\n" if error_columns(leaderboard) else "\n"
+    notes = "".join(f"\n{_plain(note)}\n" for note in footnotes(leaderboard))
     return (
         f"{table}\n{_plain(leaderboard['dataset'])}, {_plain(leaderboard['split'])}, "
-        f"{leaderboard['row_count']:,} rows, seeds {seeds}; mean ± sample standard deviation over seeds.{errors}"
+        f"{leaderboard['row_count']:,} rows, seeds {seeds}; mean ± sample standard deviation over seeds.{errors}{notes}"
     )
-
-
-def to_rich_table(leaderboard: Record) -> Table:
-    """Write the leaderboard as a table for the terminal; the best value of each column is bold.
-
-    A step's gain stands below its reach AUC, so that three steps fit into 120 columns.
-
-    Args:
-        leaderboard: from `build_leaderboard`.
-    """
-    title = f"{leaderboard['dataset']}, {leaderboard['split']}, {leaderboard['row_count']:,} rows"
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("experiment", overflow="fold", max_width=22)
-    errors = {column.head for column in error_columns(leaderboard)}  # in a table of their own, for want of width
-    shown = [column for column in columns(leaderboard) if column.head not in errors]
-    gains = {column.head.removesuffix(" gain"): column for column in shown if column.head.endswith(" reach gain")}
-    shown = [column for column in shown if column not in gains.values()]
-    for column in shown:
-        head = column.head
-        for words in (" reach AUC", " transition AUC", " rows/s"):
-            head = head.replace(words, f"\n{words.strip()}")
-        table.add_column(Text(head), justify="right", overflow="fold")
-    for i, row in enumerate(leaderboard["rows"]):
-        cells = []
-        for column in shown:
-            cell = Text(column.texts[i], style="bold" if i in column.best else "")
-            gain = gains.get(column.head.removesuffix(" AUC"))
-            cells.append(cell.append(f"\n{gain.texts[i]}", style="not bold dim") if gain else cell)
-        table.add_row(Text(row["experiment"]), *cells)
-    return table
-
-
-def error_table(leaderboard: Record) -> Table | None:
-    """Write the errors to the truth as a table for the terminal, or return None where the truth is not known.
-
-    Args:
-        leaderboard: from `build_leaderboard`.
-    """
-    shown = error_columns(leaderboard)
-    if not shown:
-        return None
-    table = Table(title=Text(_ERROR_NOTE), title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("experiment", overflow="fold", max_width=22)
-    for column in shown:
-        step, aim, word = column.head.rsplit(" ", 2)
-        table.add_column(Text(f"{step}\n{aim} {word}"), justify="right", overflow="fold")
-    for i, row in enumerate(leaderboard["rows"]):
-        cells = (Text(column.texts[i], style="bold" if i in column.best else "") for column in shown)
-        table.add_row(Text(row["experiment"]), *cells)
-    return table

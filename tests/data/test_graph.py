@@ -20,7 +20,9 @@ from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError, DataError
 from funnelcast.evaluate import evaluate
 from funnelcast.overlap import overlap
+from funnelcast.saved_scores import load_scores
 from funnelcast.schema import Schema
+from funnelcast.scores import funnel_metrics
 from funnelcast.train import fit
 
 STEPS: list[Any] = [
@@ -152,6 +154,10 @@ def test_from_rows_to_a_report(tmp_path: Path) -> None:
     assert steps["wish"]["transition"]["auc"] > 0.6  # the item decides
     assert steps["buy"]["reach"]["rising_share"] is None
     assert "graph" in steps["buy"]["reach"]["rising_share_reason"]
+    for saved in funnel_metrics(load_scores(run, data)):
+        for space in ("reach", "transition"):
+            assert saved[space]["rows"] == steps[saved["name"]][space]["rows"]
+            assert saved[space]["auc"] == pytest.approx(steps[saved["name"]][space]["auc"], abs=1e-6)
     with pytest.raises(ConfigError, match="steps should form a chain"):
         overlap(run, data)
 

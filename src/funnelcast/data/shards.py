@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,18 +127,37 @@ class PreparedData:
             ids_matrix(table, self.schema, out=ids[start : start + group.rows])
             others.append(_other_columns(table, self.schema))
             start += group.rows
-        joined = (None if parts[0] is None else torch.cat(parts) for parts in zip(*others, strict=True))
-        return Batch(torch.from_numpy(ids), *joined)  # type: ignore[arg-type]
+        return _joined(torch.from_numpy(ids), others)
+
+    def read_outcomes(self, split: Split) -> Batch:
+        """Read everything of a split but the ids, whose width is 0 in the batch returned.
+
+        Args:
+            split: the part.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        fields = {field_column(encoded.name) for encoded in self.schema.fields}
+        others = [_other_columns(_read_group(group, fields), self.schema) for group in self.row_groups(split)]
+        return _joined(torch.empty((self.rows(split), 0), dtype=torch.int32), others)
 
 
 _Others = tuple[Tensor | None, ...]  # the tensors of a batch after the ids, in its order
 
 
-def _read_group(group: RowGroup) -> pa.Table:
-    """Read one row group in the calling thread."""
+def _joined(ids: Tensor, others: Sequence[_Others]) -> Batch:
+    """Put the tensors of several row groups below each other, beside their ids [B, W]."""
+    joined = (None if parts[0] is None else torch.cat(parts) for parts in zip(*others, strict=True))
+    return Batch(ids, *joined)  # type: ignore[arg-type]
+
+
+def _read_group(group: RowGroup, left_out: Set[str] = frozenset()) -> pa.Table:
+    """Read one row group in the calling thread, without the columns that are left out."""
     try:
         with pq.ParquetFile(group.path, metadata=group.metadata) as file:
-            table = file.read_row_group(group.index, use_threads=False)
+            columns = [name for name in file.schema_arrow.names if name not in left_out] if left_out else None
+            table = file.read_row_group(group.index, columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{group.path}: row group {group.index} is missing or damaged: {error}") from error
     if table.num_rows != group.rows:

@@ -1,0 +1,1 @@
+"""Is a difference between two models more than chance: over seeds, over the scored rows, over a whole table."""
