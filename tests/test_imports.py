@@ -25,6 +25,9 @@ LAYERS = [
         "gauc",
         "value_metrics",
         "scores",
+        "gates",
+        "drift",
+        "projection",
         "native",
     ],
     [
@@ -41,7 +44,7 @@ LAYERS = [
     ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["compare", "leaderboard", "tables", "report", "inspection", "estimator"],
     ["cli"],
     ["__main__"],
 ]
