@@ -43,7 +43,7 @@ LAYERS = [
         "data",
     ],
     ["datasets", "models", "losses"],
-    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
+    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict", "probe"],
     ["compare", "leaderboard", "tables", "report", "inspection", "estimator"],
     ["cli"],
     ["__main__"],

@@ -78,7 +78,7 @@ def closed_below(kind: GateKind, gates: int) -> float:
 def gate_entropy(values: Array, kind: GateKind) -> Array:
     """Compute how undecided the gates of each row are, from 0 (all 0 or 1) to 1 (all a half, or equal shares).
 
-    Openings: mean over gates of -z log2 z - (1 - z) log2(1 - z). Shares: -sum_e z_e log z_e / log n, with z over its sum.
+    Openings: mean over gates of -z log2 z - (1 - z) log2(1 - z). Shares, over their sum: -sum_e z_e log z_e / log n.
 
     Args:
         values: [N, n] gates in [0, 1].

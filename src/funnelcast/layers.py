@@ -77,10 +77,10 @@ class FunnelModel(nn.Module):
         """
 
     def curve_point(self) -> dict[str, float]:
-        """Return the numbers of a schedule, by name, that stand beside the loss in the training curve; most have none."""
+        """Return numbers of a schedule, by name, that stand beside the loss in the training curve; most have none."""
         return {}
 
-    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:  # noqa: ARG002 -- for models that have gates
         """Return the gates that rows open, layer by layer; a model without gates has none.
 
         Args:
