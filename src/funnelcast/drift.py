@@ -85,7 +85,7 @@ def bin_counts(reference: Array, current: Array, bins: int = 10) -> tuple[Array,
         >>> [part.tolist() for part in bin_counts(np.array([1, 2, 3, 4]), np.array([0, 0, 9]), bins=2)]
         [[2, 2], [2, 1]]
     """
-    cuts = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
+    cuts = np.unique(np.quantile(reference, np.arange(1, bins) / bins, method="lower"))
     cuts = cuts[cuts < np.max(reference)]  # above the largest number nothing of the reference lies
     number = len(cuts) + 1
     counts = (np.bincount(np.searchsorted(cuts, numbers), minlength=number) for numbers in (reference, current))
