@@ -40,13 +40,13 @@ def spread_rows(data: PreparedData, split: Split, rows: int) -> Batch:
     """
     if rows < 1:
         raise ConfigError(f"rows should be a number >= 1, received {rows}")
-    loader = Loader(data, split, SCORING_ROWS)
-    if not loader.rows:
+    total = data.rows(split)
+    if not total:
         raise DataError(f"{data.folder}: {split.value} has no rows to inspect")
-    rows = min(rows, loader.rows)
-    wanted = np.arange(rows) * loader.rows // rows
+    rows = min(rows, total)
+    wanted = np.arange(rows) * total // rows
     start, parts = 0, []
-    for batch in loader.in_order():
+    for batch in Loader(data, split, SCORING_ROWS).in_order():
         first, last = np.searchsorted(wanted, (start, start + len(batch)))
         if last > first:
             parts.append(batch.take(torch.from_numpy(wanted[first:last] - start)))
