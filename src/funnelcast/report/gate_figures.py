@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from funnelcast.report.figures import _INK, Line, _colour, _draw, _percent, _training
 
@@ -175,8 +175,9 @@ def rate_figure(name: str, layer: Record) -> str:
 
 def _percent_axes(axes: Axes) -> None:
     axes.set_position((0.17, 0.15, 0.77, 0.81))  # room for the last percent
+    axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(FuncFormatter(_percent))
 
 
@@ -198,7 +199,7 @@ def slots_figure(name: str, layer: Record) -> str:
         # A dead gate's bar has no height.
         dead = [place for place, kind in zip(places, kinds, strict=True) if kind == 1]
         axes.plot(dead, [0.012] * len(dead), color=_colour(1), linestyle="none", marker="o", markersize=3.5)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
         axes.set(xlim=(0.25, len(slots) + 0.75), ylim=(0, 1.02), xlabel="gates, by open rate", ylabel="rows")
