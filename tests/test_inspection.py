@@ -248,6 +248,14 @@ def test_wrong_options_are_refused(run: Run, data: PreparedData, command: Comman
     assert code == 2 and "training is not complete" in err
 
 
+def test_rows_with_other_encoders_are_refused(run: Run, data: PreparedData, make_prepared: Callable[..., Path]) -> None:
+    other = PreparedData(make_prepared("other"))  # the same sizes, and encoders that know no value
+    assert other.schema == data.schema
+    for arguments in ((other, Split.TEST, None), (data, Split.TEST, (other, Split.TEST))):
+        with pytest.raises(ConfigError, match="its encoders, fitted on its TRAIN, should be those of the run"):
+            inspect_gates(run, arguments[0], arguments[1], against=arguments[2])
+
+
 def test_rows_of_another_schema_are_refused(run: Run, data: PreparedData, make_prepared: Callable[..., Path]) -> None:
     other = make_prepared("other")
     schema = json.loads((other / "schema.json").read_text())

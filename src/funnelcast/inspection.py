@@ -18,7 +18,7 @@ from funnelcast.data.split import Split
 from funnelcast.drift import bin_counts, psi, psi_by_chance, psi_words
 from funnelcast.errors import ConfigError, choices
 from funnelcast.evaluate import pick_device
-from funnelcast.files import read_json, write_bytes, write_json
+from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.gates import GateLayer, describe_gates, describe_segments, gate_rows, open_above
 from funnelcast.layers import FunnelModel
 from funnelcast.probe import gates_of, last_reached, spread_rows, towers_read
@@ -52,7 +52,7 @@ def inspect_gates(
 
     Args:
         run: a complete run of a model with gates.
-        data: a prepared folder with the run's schema.
+        data: a prepared folder with the run's schema and encoders.
         split: the part to look at.
         rows: rows of the split, at even distances, >= 1.
         by: a field with one value a row, whose most frequent values are segments; None for no segments.
@@ -65,14 +65,14 @@ def inspect_gates(
 
     Raises:
         ConfigError: the model has no gates, the field is not one of single values, a number is out of range, or a
-            folder was prepared with another schema.
+            folder has another schema or other encoders than the run.
         DataError: the split is empty, or a gate is not finite.
         ArtifactError: the run is not complete, or a file is damaged.
 
     Source: APEM paper, section 4.4, figures 5 and 7.
     """
     for folder in (data, *([against[0]] if against else [])):
-        _check_schema(run, folder)
+        _check_same(run, folder)
     if not 0 <= map_rows <= MOST_MAP_ROWS:
         raise ConfigError(f"the rows of the map should be a number from 0 to {MOST_MAP_ROWS:,}, received {map_rows}")
     segment_of = None if by is None else _field_column(run, by)
@@ -93,22 +93,30 @@ def inspect_gates(
         "map": gate_map(model, batch, layers, map_rows) if map_rows else None,
     }
     if by is not None and segment_of is not None:
-        number, names = segments(Encoders.load(run.folder / "encoders.json"), by, batch.ids[:, segment_of].numpy())
-        for layer, described in zip(layers, record["layers"], strict=True):
-            described["segments"] = describe_segments(layer.values.numpy(), layer.kind, number, names)
+        for described, found in zip(record["layers"], _segment(run, batch, by, segment_of, layers), strict=True):
+            described["segments"] = found
     if against:
         reference = spread_rows(*against, rows)
         drift = [gate_drift(*pair) for pair in zip(gates_of(model, reference.ids), layers, strict=True)]
-        same = {"folder": str(against[0].folder), "split": against[1].value, "rows": len(reference)}
-        record["drift"] = {"against": same, "layers": drift}
+        source = {"folder": str(against[0].folder), "split": against[1].value, "rows": len(reference)}
+        record["drift"] = {"against": source, "layers": drift}
     record["gamma_curve"] = _gamma_curve(run, model)  # sets gamma back, so it comes last
     _write(run, record, out or run.folder / "figures")
     return record
 
 
-def _check_schema(run: Run, data: PreparedData) -> None:
+def _check_same(run: Run, data: PreparedData) -> None:
+    """Refuse a folder whose ids mean something else: other encoders may have as many ids."""
     if data.schema.fields != run.schema.fields or data.schema.step_names != run.schema.step_names:
         raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
+    if sha256(data.folder / "encoders.json") != sha256(run.folder / "encoders.json"):
+        raise ConfigError(f"{data.folder}: its encoders, fitted on its TRAIN, should be those of the run {run.folder}")
+
+
+def _segment(run: Run, batch: Batch, by: str, column: int, layers: Sequence[GateLayer]) -> list[list[dict[str, Any]]]:
+    """Describe the segments of each layer."""
+    number, names = segments(Encoders.load(run.folder / "encoders.json"), by, batch.ids[:, column].numpy())
+    return [describe_segments(layer.values.numpy(), layer.kind, number, names) for layer in layers]
 
 
 def _no_gates(run: Run) -> str:
