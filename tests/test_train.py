@@ -435,3 +435,22 @@ def test_report_of_a_run(prepared: Path, tmp_path: Path) -> None:
     assert report["steps"][0]["reach"]["auc"] == pytest.approx(0.798, abs=4 * 0.026)
     assert report["steps"][1]["transition"]["rows"] < report["steps"][0]["reach"]["positives"]
     assert report["steps"][1]["reach"]["rising_share"] == 0.0
+
+
+def test_the_curve_holds_gamma_as_the_schedule_has_it(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData(prepared)
+    run = fit(tmp_path / "run", data, experiment("apem", epochs=4, batch_size=32, patience=0))  # 4 * 32 steps
+    history = json.loads((run.folder / "history.json").read_text())
+    curve = history["loss"]
+    assert [point["step"] for point in curve] == [50, 100, 128]
+    # Before step s, s - 1 of the 128 steps are done; gamma falls from 10 to 0 over half of them, and stops at 0.05.
+    expected = [10 * (1 - 49 / 64), 0.05, 0.05]
+    assert [point["model"]["gamma"] for point in curve] == pytest.approx(expected)
+    done = 32 * (history["best_epoch"] + 1) - 1  # before the last step of the epoch whose weights are kept
+    assert run.load_model().curve_point()["gamma"] == pytest.approx(max(10 * (1 - done / 64), 0.05))
+
+
+def test_the_curve_of_a_model_without_a_schedule_has_losses_alone(prepared: Path, tmp_path: Path) -> None:
+    run = fit(tmp_path / "run", PreparedData(prepared), experiment("esmm"))
+    curve = json.loads((run.folder / "history.json").read_text())["loss"]
+    assert [set(point) for point in curve] == [{"step", "rows", "loss"}]

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
+from funnelcast.gates import GateLayer
 from funnelcast.layers import check_at_least, check_widths, full_precision
+from funnelcast.schema import Schema
 
-__all__ = ["CgcLevel", "Experts", "own_counts"]
+__all__ = ["CgcLevel", "Experts", "expert_gates", "own_counts"]
 
 
 class Experts(nn.Module):
@@ -74,6 +76,19 @@ class CgcLevel(nn.Module):
             selected.append(torch.cat(outputs))
         weights = self.gate_weights(streams)
         return [torch.einsum("be,ebh->bh", w, chosen) for w, chosen in zip(weights, selected, strict=True)]
+
+
+def expert_gates(schema: Schema, weights: Tensor) -> tuple[GateLayer, ...]:
+    """Name the weights that each step gives to the same experts.
+
+    Args:
+        schema: S steps.
+        weights: [B, S, E] weights of E experts, which sum to 1.
+    """
+    return tuple(
+        GateLayer(f"step {name}", shares, "share")
+        for name, shares in zip(schema.step_names, weights.unbind(1), strict=True)
+    )
 
 
 def own_counts(own_experts: int | tuple[int, ...], n_steps: int) -> tuple[int, ...]:

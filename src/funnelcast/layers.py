@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError, choices
+from funnelcast.gates import GateLayer
 from funnelcast.prediction import Prediction
 from funnelcast.schema import NULL_ID, Schema
 
@@ -74,6 +75,18 @@ class FunnelModel(nn.Module):
         Args:
             fraction: finished steps / planned steps, in [0, 1].
         """
+
+    def curve_point(self) -> dict[str, float]:
+        """Return numbers of a schedule, by name, that stand beside the loss in the training curve; most have none."""
+        return {}
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:  # noqa: ARG002 -- for models that have gates
+        """Return the gates that rows open, layer by layer; a model without gates has none.
+
+        Args:
+            ids: [B, W] field ids.
+        """
+        return ()
 
 
 def check_choice(option: str, value: str, literal: object) -> None:

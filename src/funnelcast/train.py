@@ -147,7 +147,7 @@ def _train(parts: Parts, *, resume: bool) -> None:
             if interrupt.pending:
                 raise KeyboardInterrupt
     if state.window:
-        _curve_point(state, loss_sum)
+        _curve_point(state, model, loss_sum)
     totals = {"train_seconds": state.train_seconds, "rows": state.rows, "best_epoch": state.best_epoch}
     write_json(run.folder / "history.json", {**state.history, **totals})
     run.finish()
@@ -172,7 +172,7 @@ def train_epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgr
         state.count(len(batch))
         state.train_seconds = time.perf_counter() - started
         if state.window == CURVE_STEPS:
-            loss_sum = _curve_point(state, loss_sum, clipped_shares(parts.losses, prediction, batch))
+            loss_sum = _curve_point(state, model, loss_sum, clipped_shares(parts.losses, prediction, batch))
         progress.advance(len(batch), f"best NE {state.best_score:.5f}" if state.best_epoch >= 0 else None)
         if interrupt.pending or (config.checkpoint_steps and state.step % config.checkpoint_steps == 0):
             save_checkpoint(run.folder, model, parts.average, optimizers.members, state.to_json(), loss_sum)
@@ -249,7 +249,9 @@ def clipped_shares(losses: Sequence[Loss], prediction: Prediction, batch: Batch)
         }
 
 
-def _curve_point(state: State, loss_sum: Tensor, clipped: dict[str, list[float]] | None = None) -> Tensor:
+def _curve_point(
+    state: State, model: FunnelModel, loss_sum: Tensor, clipped: dict[str, list[float]] | None = None
+) -> Tensor:
     """Add the mean loss of the window to the curve and return an empty sum."""
     mean = float(loss_sum) / state.window
     if not math.isfinite(mean):
@@ -258,7 +260,8 @@ def _curve_point(state: State, loss_sum: Tensor, clipped: dict[str, list[float]]
             "a lower learning_rate may help"
         )
     point = {"step": state.step, "rows": state.rows, "loss": mean}
-    state.history["loss"].append(point | ({"clipped_share": clipped} if clipped else {}))
+    optional = {"clipped_share": clipped, "model": model.curve_point()}
+    state.history["loss"].append(point | {key: value for key, value in optional.items() if value})
     state.window = 0
     return torch.zeros_like(loss_sum)
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from funnelcast.apem_layers import Asrg, SelfAttention
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
+from funnelcast.gates import CLOSED_BELOW
 from funnelcast.layers import smooth_step
-from funnelcast.models.apem import CLOSED_BELOW, Apem
+from funnelcast.models.apem import Apem
 from funnelcast.registry import LOSSES, MODELS
 from funnelcast.schema import Schema
 

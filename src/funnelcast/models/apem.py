@@ -21,6 +21,7 @@ from funnelcast.apem_layers import (
 )
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
+from funnelcast.gates import CLOSED_BELOW, GateLayer
 from funnelcast.heads import Head, first_logits, to_prediction
 from funnelcast.layers import (
     FeatureEmbedding,
@@ -42,9 +43,6 @@ Sharing = Literal["none", "layer", "all"]
 TowerInput = Literal["last", "mean", "concat"]
 Representation = Literal["asrg", "self_attention"]
 Pattern = Literal["selector", "flatten", "mean"]
-
-# gate = "key_mask": an inducing point whose gate is below this is no key for whoever reads the layer.
-CLOSED_BELOW = 0.1
 
 
 @MODELS.register
@@ -246,6 +244,20 @@ class Apem(FunnelModel):
             (first, smallest), done = self.gamma, min(fraction / self.gamma_share, 1.0)
             fall = {"linear": done, "cosine": 0.5 * (1.0 - math.cos(math.pi * done)), "constant": 0.0}
             self.gates.gamma.fill_(max(first * (1.0 - fall[self.gamma_schedule]), smallest))
+
+    def curve_point(self) -> dict[str, float]:
+        """Return gamma, where there are gates."""
+        return {} if self.gate == "none" else {"gamma": self.gates.gamma.item()}
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+        """Return z_l [B, K] of every layer for ids [B, W]."""
+        found: list[GateLayer] = []
+        fields = x = self.embedding(ids)  # [B, F, D]
+        closed = None
+        for number, layer in enumerate(self.layers if self.gate != "none" else ()):
+            found.append(GateLayer(f"layer {number + 1}", self.gates(number, fields, x)))
+            x, _, closed = self._represent(number, layer, fields, x, closed, None)
+        return tuple(found)
 
     def default_losses(self) -> tuple[Component, ...]:
         """Return L_M and L_D of the paper, equation 21; without a weight there is no L_D."""

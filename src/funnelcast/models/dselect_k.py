@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
-from funnelcast.experts import Experts
+from funnelcast.experts import Experts, expert_gates
+from funnelcast.gates import GateLayer
 from funnelcast.heads import Head, first_logits, to_prediction
 from funnelcast.layers import (
     FeatureEmbedding,
@@ -132,11 +133,8 @@ class DselectK(FunnelModel):
         """Predict from ids [B, W]."""
         x = self.embedding(ids).flatten(1)  # [B, F*D]
         chosen = self.selected(x)
-        weights = chosen.mean(2)  # of a single selector; [B, S, n]
-        for shares in self.shares:
-            weights = (full_precision(shares(x)).softmax(dim=2)[..., None] * chosen).sum(2)
         outputs = self.experts(x)  # [n, B, H]
-        mixtures = torch.einsum("bse,ebh->bsh", weights.expand(len(ids), -1, -1), outputs)
+        mixtures = torch.einsum("bse,ebh->bsh", self._weights(x, chosen), outputs)
         logits = [tower(mixture) for tower, mixture in zip(self.towers, mixtures.unbind(1), strict=True)]
         prediction = to_prediction(self.head, torch.stack(logits, dim=1))
         return replace(prediction, penalty=self.penalty(chosen)) if self.entropy or self.mass else prediction
@@ -148,6 +146,18 @@ class DselectK(FunnelModel):
         for bit, code in enumerate(self.codes):
             chosen = chosen * torch.where(code, steps[..., bit, :], 1.0 - steps[..., bit, :])
         return chosen
+
+    def _weights(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """Return q [B, S, n] from x [B, F*D] and r."""
+        weights = chosen.mean(2)  # of a single selector; [B, S, n]
+        for shares in self.shares:
+            weights = (full_precision(shares(x)).softmax(dim=2)[..., None] * chosen).sum(2)
+        return weights.expand(len(x), -1, -1)
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+        """Return q, each step's weights of the experts [B, n], for ids [B, W]."""
+        x = self.embedding(ids).flatten(1)  # [B, F*D]
+        return expert_gates(self.schema, self._weights(x, self.selected(x)))
 
     def penalty(self, chosen: Tensor) -> Tensor:
         """Return [], the weighted penalty of r [B, S, k, n]."""

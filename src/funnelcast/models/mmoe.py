@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
-from funnelcast.experts import Experts
+from funnelcast.experts import Experts, expert_gates
+from funnelcast.gates import GateLayer
 from funnelcast.heads import Head, first_logits, to_prediction
 from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths, full_precision
 from funnelcast.prediction import Prediction
@@ -74,7 +75,14 @@ class Mmoe(FunnelModel):
     def forward(self, ids: Tensor) -> Prediction:
         """Predict from ids [B, W]."""
         x = self.embedding(ids).flatten(1)  # [B, F*D]
-        gates = full_precision(self.gates(x)).view(len(ids), self.schema.n_steps, -1).softmax(dim=2)  # [B, S, E]
-        mixtures = torch.einsum("bse,ebh->bsh", gates, self.experts(x))  # [B, S, H]
+        mixtures = torch.einsum("bse,ebh->bsh", self._weights(x), self.experts(x))  # [B, S, H]
         logits = [tower(mixture) for tower, mixture in zip(self.towers, mixtures.unbind(1), strict=True)]
         return to_prediction(self.head, torch.stack(logits, dim=1))
+
+    def _weights(self, x: Tensor) -> Tensor:
+        """Return each step's weights of the experts [B, S, E] from x [B, F*D]."""
+        return full_precision(self.gates(x)).view(len(x), self.schema.n_steps, -1).softmax(dim=2)
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+        """Return each step's weights of the experts [B, E] for ids [B, W]."""
+        return expert_gates(self.schema, self._weights(self.embedding(ids).flatten(1)))

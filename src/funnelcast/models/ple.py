@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from funnelcast.errors import ConfigError
 from funnelcast.experts import CgcLevel, own_counts
+from funnelcast.gates import GateLayer
 from funnelcast.heads import Head, first_logits, to_prediction
 from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_least, check_widths
 from funnelcast.prediction import Prediction
@@ -100,3 +103,14 @@ class Ple(FunnelModel):
             streams = level(streams)
         logits = [tower(stream) for tower, stream in zip(self.towers, streams, strict=True)]
         return to_prediction(self.head, torch.stack(logits, dim=1))
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+        """Return every gate's weights of the experts it chooses among for ids [B, W]: a step's own, then the shared."""
+        found: list[GateLayer] = []
+        x = self.embedding(ids).flatten(1)  # [B, F*D]
+        streams, names = [x] * (self.schema.n_steps + 1), [*(f"step {n}" for n in self.schema.step_names), "shared"]
+        for number, level in enumerate(self.levels, 1):
+            weights = cast(CgcLevel, level).gate_weights(streams)  # none for the shared stream at the top
+            found += [GateLayer(f"level {number}, {name}", w, "share") for name, w in zip(names, weights, strict=False)]
+            streams = level(streams)
+        return tuple(found)
