@@ -40,7 +40,7 @@ LAYERS = [
         "data",
     ],
     ["datasets", "models", "losses"],
-    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
+    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict", "theorems"],
     ["compare", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],

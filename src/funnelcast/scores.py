@@ -6,7 +6,7 @@ Shape legend: N rows, S steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -103,6 +103,15 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def take(self, rows: Array) -> Scores:
+        """Pick rows.
+
+        Args:
+            rows: [n] row numbers, or [N] bool.
+        """
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "steps"}
+        return Scores(self.steps, **{name: None if c is None else c[rows] for name, c in columns.items()})
 
     def rows_of(self, step: int, space: Space) -> Array:
         """Mark the rows on which a step is measured.

@@ -101,6 +101,30 @@ class PreparedData:
             ]
         return groups
 
+    def columns(self, split: Split) -> list[str]:
+        """Name the columns of a split's shards; none where it has no shard.
+
+        Args:
+            split: the part.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        groups = self.row_groups(split)
+        return list(groups[0].metadata.schema.to_arrow_schema().names) if groups else []
+
+    def column(self, split: Split, name: str) -> pa.ChunkedArray:
+        """Read one column of a split, in the order of its rows.
+
+        Args:
+            split: the part, with at least one row.
+            name: a column of its shards.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        return pa.chunked_array([_read_group(group, [name])[name].combine_chunks() for group in self.row_groups(split)])
+
     def bytes_per_row(self) -> int:
         """Memory that a row takes as tensors."""
         steps, truth = self.schema.n_steps, 8 * self.schema.n_steps * self.schema.has_truth
@@ -134,11 +158,11 @@ class PreparedData:
 _Others = tuple[Tensor | None, ...]  # the tensors of a batch after the ids, in its order
 
 
-def _read_group(group: RowGroup) -> pa.Table:
-    """Read one row group in the calling thread."""
+def _read_group(group: RowGroup, columns: list[str] | None = None) -> pa.Table:
+    """Read one row group in the calling thread, all columns or some."""
     try:
         with pq.ParquetFile(group.path, metadata=group.metadata) as file:
-            table = file.read_row_group(group.index, use_threads=False)
+            table = file.read_row_group(group.index, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{group.path}: row group {group.index} is missing or damaged: {error}") from error
     if table.num_rows != group.rows:
