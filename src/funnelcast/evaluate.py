@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from funnelcast.batch import Batch
 from funnelcast.data.loader import Loader
@@ -21,7 +21,7 @@ from funnelcast.prediction import Prediction
 from funnelcast.run import Run
 from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 
-__all__ = ["SCORING_ROWS", "check_fits", "evaluate", "pick_device", "score", "score_batches"]
+__all__ = ["SCORING_ROWS", "check_fits", "evaluate", "load_scorer", "pick_device", "score", "score_batches"]
 
 SCORING_ROWS = 4096  # rows scored at once
 _OPTIONAL = ("user", "true_reach", "true_transition", "true_potential", "value", "scope")
@@ -84,6 +84,20 @@ def score_batches(
                 keep(name, getattr(batch, name))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Scores(steps=tuple(steps), **joined)
+
+
+def load_scorer(run: Run) -> tuple[Callable[[Tensor], Prediction], torch.device]:
+    """Load what turns ids into a prediction, in evaluation mode, and the device it wants them on.
+
+    Args:
+        run: a complete run.
+
+    Raises:
+        ArtifactError: the run is not complete, or a file is damaged.
+    """
+    predict: Callable[[Tensor], Prediction] = run.load_model()
+    device = pick_device(run.experiment.train.device)
+    return (predict.to(device).eval(), device) if isinstance(predict, nn.Module) else (predict, device)
 
 
 def check_fits(run: Run, data: PreparedData) -> None:

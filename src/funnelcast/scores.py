@@ -6,7 +6,7 @@ Shape legend: N rows, S steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -110,8 +110,9 @@ class Scores:
         Args:
             rows: [n] row numbers, or [N] bool.
         """
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "steps"}
-        return Scores(self.steps, **{name: None if c is None else c[rows] for name, c in columns.items()})
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        del columns["steps"]
+        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
 
     def rows_of(self, step: int, space: Space) -> Array:
         """Mark the rows on which a step is measured.

@@ -101,8 +101,8 @@ class PreparedData:
             ]
         return groups
 
-    def columns(self, split: Split) -> list[str]:
-        """Name the columns of a split's shards; none where it has no shard.
+    def columns(self, split: Split) -> pa.Schema:
+        """Name the columns of a split's shards, with their types; none where it has no shard.
 
         Args:
             split: the part.
@@ -111,7 +111,7 @@ class PreparedData:
             ArtifactError: a shard is missing or damaged.
         """
         groups = self.row_groups(split)
-        return list(groups[0].metadata.schema.to_arrow_schema().names) if groups else []
+        return groups[0].metadata.schema.to_arrow_schema() if groups else pa.schema([])
 
     def column(self, split: Split, name: str) -> pa.ChunkedArray:
         """Read one column of a split, in the order of its rows.
