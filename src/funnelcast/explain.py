@@ -100,7 +100,8 @@ def _effect(name: str, base: Value, values: Sequence[Value], sign: int) -> Recor
     reasons = [value.reason for value in (base, *values) if isinstance(value, Undefined)]
     if isinstance(base, Undefined) or reasons:
         return {name: {"mean": None, "std": None, "reason": reasons[0]}}
-    changes = summary([sign * (value - base) for value in values if not isinstance(value, Undefined)])
+    # The sum makes -0.0 to 0.0.
+    changes = summary([sign * (value - base) + 0.0 for value in values if not isinstance(value, Undefined)])
     return {name: {"mean": changes["mean"], "std": changes["std"]}}
 
 

@@ -109,6 +109,10 @@ def _quartiles(counts: Index) -> tuple[Index, list[str]]:
     return number, [_range(f"{c.min():,}", f"{c.max():,}") for c in (counts[number == q] for q in np.unique(number))]
 
 
+def _counted(number: str, noun: str) -> str:
+    return f"{number} {noun}{'' if number == '1' else 's'}"
+
+
 def _range(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
@@ -239,7 +243,7 @@ class Segmenter:
         code = np.full(size, 2)
         code[[NULL_ID, UNKNOWN_ID]] = 0, 1
         code[shown] = 3 + number
-        return code, [*_NAMES, "not on TRAIN", *(f"{name} on TRAIN" for name in names)]
+        return code, [*_NAMES, "not on TRAIN", *(f"{_counted(name, 'time')} on TRAIN" for name in names)]
 
     def _by_user(self, split: Split) -> tuple[Segment, ...]:
         users, counts = np.unique(self._read(USER_COLUMN, split).to_numpy(), return_counts=True)
@@ -248,7 +252,9 @@ class Segmenter:
         place = np.searchsorted(users, mine).clip(max=len(users) - 1)
         code = np.where(users[place] == mine, 1 + number[place], 0)
         where = "TRAIN" if split is Split.TRAIN else "the split"
-        return _cut(np.arange(len(mine)), code, [f"not on {where}", *(f"{name} rows on {where}" for name in names)])
+        return _cut(
+            np.arange(len(mine)), code, [f"not on {where}", *(f"{_counted(name, 'row')} on {where}" for name in names)]
+        )
 
     def _by_time(self, unit: str) -> tuple[Segment, ...]:
         column = self._read(TIME_COLUMN)

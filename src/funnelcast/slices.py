@@ -94,6 +94,13 @@ def largest_gaps(steps: Sequence[Record], columns: Sequence[Record]) -> list[Rec
     return sorted((gap for gap in gaps if gap is not None), key=lambda gap: -gap["difference"])
 
 
+def _comparisons(steps: Sequence[Record], columns: Sequence[Record]) -> int:
+    """How many AUCs of slices stand beside one of all rows."""
+    places = [(i, space) for i in range(len(steps)) for space in SPACES[: 2 if i else 1]]
+    parts = [part["steps"] for column in columns for part in column["slices"]]
+    return sum(own[i][s]["auc"] is not None and steps[i][s]["auc"] is not None for own in parts for i, s in places)
+
+
 def _gap(column: str, value: str, step: Record, overall: Record, space: str) -> Record | None:
     own, whole = step[space], overall[space]["auc"]
     if own["auc"] is None or whole is None:
@@ -136,7 +143,7 @@ def slices(
 
     Returns:
         The record that was written: `split`, `rows`, `min_rows`, the `steps` of all rows, `columns` as in
-        `slice_metrics` and `gaps` as in `largest_gaps`.
+        `slice_metrics`, `gaps` as in `largest_gaps`, and the number of `comparisons` among which they were found.
 
     Raises:
         ConfigError: no column, an unknown one, or the folder was prepared with another schema.
@@ -159,6 +166,7 @@ def slices(
         "min_rows": min_rows,
         "steps": overall,
         "columns": measured,
+        "comparisons": _comparisons(overall, measured),
         "gaps": largest_gaps(overall, measured),
     }
     write_json(run.folder / "slices.json", record)

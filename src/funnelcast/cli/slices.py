@@ -10,6 +10,7 @@ from rich.table import Table
 from funnelcast.cli.shell import OwnData, RunFolder, app, console, open_run
 
 _SHOWN_GAPS = 10
+_BY_CHANCE = 0.0228  # share of a normal distribution that lies two standard deviations or more below its mean
 
 
 def _number(value: float | None) -> str:
@@ -56,7 +57,11 @@ def slices(
         table.add_section()
     console.print(table)
     gaps = record["gaps"]
-    shown = f", the largest {_SHOWN_GAPS}" if len(gaps) > _SHOWN_GAPS else ""
-    console.print(f"{len(gaps)} gaps of more than two standard errors{shown}:" if gaps else "no gap stands out")
+    chance = _BY_CHANCE * record["comparisons"]
+    console.print(
+        f"{len(gaps)} of {record['comparisons']} AUCs are more than two standard errors below the overall one, where "
+        f"chance alone makes {chance:.1f}{'; the largest gaps:' if gaps else ''}",
+        soft_wrap=True,
+    )
     for gap in gaps[:_SHOWN_GAPS]:
         console.print(gap["sentence"], soft_wrap=True, highlight=False)
