@@ -90,7 +90,10 @@ def _cut(row: Index, code: Index, names: Sequence[str]) -> tuple[Segment, ...]:
 
 
 def _items(column: pa.Array) -> tuple[Index, Index]:
-    """Row and id of every value, [P] each; a later 0 of a multi-valued field is padding, as it is for the models."""
+    """Row and id of every value, [P] each, a value once a row.
+
+    A later 0 of a multi-valued field is padding, as it is for the models.
+    """
     if not pa.types.is_list(column.type):
         ids = column.to_numpy(zero_copy_only=False).astype(np.int64)
         return np.arange(len(ids)), ids
@@ -98,7 +101,9 @@ def _items(column: pa.Array) -> tuple[Index, Index]:
     row, ids = np.repeat(np.arange(len(lengths)), lengths), column.flatten().to_numpy().astype(np.int64)
     first = np.append(True, row[1:] != row[:-1])[: len(row)]
     kept, empty = first | (ids != NULL_ID), np.flatnonzero(lengths == 0)
-    return np.append(row[kept], empty), np.append(ids[kept], np.full(len(empty), NULL_ID))
+    size = ids.max(initial=0) + 1
+    row, ids = np.divmod(np.unique(np.append(row[kept] * size + ids[kept], empty * size + NULL_ID)), size)
+    return row, ids
 
 
 def _quartiles(counts: Index) -> tuple[Index, list[str]]:
