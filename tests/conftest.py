@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from funnelcast.data.encode import Encoders, Multi, Vocabulary
 from funnelcast.files import sha256, write_json
 from funnelcast.schema import Field, Schema, Step
 
@@ -71,7 +72,13 @@ def make_prepared(tmp_path: Path) -> Maker:
                 )
             splits[split] = {"rows": count, "files": files}
         _schema().save(folder / "schema.json")
-        write_json(folder / "encoders.json", {})
+        Encoders(
+            [
+                Vocabulary("item", "item", pa.array([f"item {number}" for number in range(7)])),
+                Vocabulary("tags", "tags", pa.array(["red", "green", "blue", "grey"]), Multi(None, 3)),
+                Vocabulary("page", "page", pa.array(["home", "search"])),
+            ]
+        ).save(folder / "encoders.json")
         checksums = {file: sha256(folder / file) for file in ("schema.json", "encoders.json")}
         write_json(folder / "manifest.json", {"format": 1, "dataset": "handmade", "splits": splits, "files": checksums})
         return folder

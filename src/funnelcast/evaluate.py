@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from funnelcast.batch import Batch
 from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
 from funnelcast.files import read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
+from funnelcast.prediction import Prediction
 from funnelcast.run import Run
 from funnelcast.saved_scores import save_scores
 from funnelcast.scores import OUTCOMES, Scores, funnel_curves, funnel_metrics
 
-__all__ = ["SCORING_ROWS", "evaluate", "pick_device", "score"]
+__all__ = ["SCORING_ROWS", "check_fits", "evaluate", "load_scorer", "pick_device", "score", "score_batches"]
 
 SCORING_ROWS = 4096  # rows scored at once
 
@@ -47,8 +50,21 @@ def score(model: FunnelModel, loader: Loader) -> Scores:
         model: on its device; it is put into evaluation mode.
         loader: the rows.
     """
-    device = next(model.parameters()).device
     model.eval()
+    return score_batches(model, model.schema.step_names, loader.in_order(), next(model.parameters()).device)
+
+
+def score_batches(
+    predict: Callable[[Tensor], Prediction], steps: Sequence[str], batches: Iterable[Batch], device: torch.device
+) -> Scores:
+    """Predict rows with anything that turns ids into a prediction.
+
+    Args:
+        predict: takes ids [B, W] on the device.
+        steps: names of the steps in funnel order.
+        batches: at least one.
+        device: where ids are scored.
+    """
     columns: dict[str, list[np.ndarray[Any, Any]]] = {}
 
     def keep(name: str, value: Tensor | None) -> None:
@@ -56,8 +72,8 @@ def score(model: FunnelModel, loader: Loader) -> Scores:
             columns.setdefault(name, []).append(value.cpu().numpy())
 
     with torch.inference_mode():
-        for batch in loader.in_order():
-            prediction = model(batch.ids.to(device))
+        for batch in batches:
+            prediction = predict(batch.ids.to(device))
             for name in ("log_reach", "log_not_reach", "log_transition", "log_not_transition"):
                 keep(name, getattr(prediction, name))
             if prediction.value_location is not None:
@@ -67,7 +83,36 @@ def score(model: FunnelModel, loader: Loader) -> Scores:
             for name in OUTCOMES:
                 keep(name, getattr(batch, name))
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return Scores(steps=tuple(model.schema.step_names), **joined)
+    return Scores(steps=tuple(steps), **joined)
+
+
+def load_scorer(run: Run) -> tuple[Callable[[Tensor], Prediction], torch.device]:
+    """Load what turns ids into a prediction, in evaluation mode, and the device it wants them on.
+
+    Args:
+        run: a complete run.
+
+    Raises:
+        ArtifactError: the run is not complete, or a file is damaged.
+    """
+    predict: Callable[[Tensor], Prediction] = run.load_model()
+    device = pick_device(run.experiment.train.device)
+    return (predict.to(device).eval(), device) if isinstance(predict, nn.Module) else (predict, device)
+
+
+def check_fits(run: Run, data: PreparedData) -> None:
+    """Refuse a prepared folder whose fields or steps are not those of a run.
+
+    Args:
+        run: the run.
+        data: the prepared folder.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    steps, expected = ([(s.name, s.kind) for s in schema.steps] for schema in (data.schema, run.schema))
+    if data.schema.fields != run.schema.fields or steps != expected:
+        raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
 
 
 def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[str, Any]:
@@ -85,9 +130,7 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[st
         ConfigError: the folder was prepared with another schema.
         ArtifactError: the run is not complete, or a file is damaged.
     """
-    steps, expected = ([(s.name, s.kind) for s in schema.steps] for schema in (data.schema, run.schema))
-    if data.schema.fields != run.schema.fields or steps != expected:
-        raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
+    check_fits(run, data)
     device = pick_device(run.experiment.train.device)
     model = run.load_model().to(device)
     loader = Loader(data, split, SCORING_ROWS)

@@ -9,6 +9,8 @@ history.json         loss and VALID scores over training
 manifest.json        checksums of all the above; written last, so its presence means the training is complete
 report.json, curves.json, scores.safetensors   written by `evaluate`
 overlap.json         written by `overlap`
+importance.json, decomposition.json   written by `explain`
+slices.json          written by `slices`
 checkpoint.json, checkpoint-<step>.safetensors   only while training
 ```
 """

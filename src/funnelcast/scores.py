@@ -6,7 +6,7 @@ Shape legend: N rows, S steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -105,6 +105,16 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def take(self, rows: Array) -> Scores:
+        """Pick rows.
+
+        Args:
+            rows: [n] row numbers, or [N] bool.
+        """
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        del columns["steps"]
+        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
 
     def rows_of(self, step: int, space: Space) -> Array:
         """Mark the rows on which a step is measured.

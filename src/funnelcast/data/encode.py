@@ -54,6 +54,9 @@ class ColumnEncoder(Protocol):
     def apply(self, values: pa.Array) -> pa.Array:
         """Encode raw values as int32 ids, or lists of them."""
 
+    def value_name(self, value_id: int) -> str:
+        """Name what an id from 2 on stands for."""
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, as JSON data."""
 
@@ -100,6 +103,25 @@ class Encoders:
         return [encoder.field for encoder in self.columns] + [
             field for statistic in self.statistics for field in statistic.fields()
         ]
+
+    def value_names(self, field: str) -> Callable[[int], str]:
+        """Return what names a field's ids from 2 on.
+
+        Args:
+            field: name of one of the fields.
+
+        Raises:
+            KeyError: there is no such field.
+
+        Example:
+            >>> Encoders([Vocabulary("tab", "tab", pa.array(["home"]))]).value_names("tab")(2)
+            'home'
+        """
+        names: dict[str, Callable[[int], str]] = {e.field.name: e.value_name for e in self.columns}
+        for statistic in self.statistics:
+            names |= {mean.name: mean.value_name for mean in statistic.means}
+            names[f"{statistic.name}.count"] = statistic.count_name
+        return names[field]
 
     def raw_columns(self) -> list[str]:
         """Return the raw columns that `encode` reads, each once."""

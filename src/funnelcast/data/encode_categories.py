@@ -142,6 +142,10 @@ class Vocabulary:
             ids[pc.is_null(values).to_numpy(zero_copy_only=False)] = NULL_ID
         return ids
 
+    def value_name(self, value_id: int) -> str:
+        """Write the value of an id from 2 on."""
+        return str(self.values[value_id - FIRST_VALUE_ID])
+
     @property
     def has_table(self) -> bool:
         """Whether ids are read from a table; otherwise every call of `apply` builds a hash table of the values."""
@@ -237,6 +241,10 @@ class HashBuckets:
             return pa.array(self._ids(canonical(values, self.column)))
         cells = split_cells(values, self.column, self.multi.separator, self.multi.max_length)
         return cells.lists(self._ids(cells.values))
+
+    def value_name(self, value_id: int) -> str:
+        """Name the bucket of an id from 2 on; which values share it is not kept."""
+        return f"bucket {value_id - FIRST_VALUE_ID}"
 
     def _ids(self, values: pa.Array) -> Ids:
         distinct = values.dictionary_encode()

@@ -76,6 +76,17 @@ class LogRound:
         ids = np.where(finite & (seen[position] == wanted), position + FIRST_VALUE_ID, UNKNOWN_ID)
         return pa.array(np.where(np.isnan(x), NULL_ID, ids).astype(np.int32))
 
+    def value_name(self, value_id: int) -> str:
+        """Write the numbers of an id from 2 on, such as `2.4 to 3.1`.
+
+        Example:
+            >>> LogRound("price", "price", 2.0, (-1, 0, 5)).value_name(4)  # expm1(4.5 / 2) to expm1(5.5 / 2)
+            '8.48774 to 14.6426'
+        """
+        ends = (self.seen[value_id - FIRST_VALUE_ID] + np.array([-0.5, 0.5])) / self.scale
+        low, high = np.sign(ends) * np.expm1(np.abs(ends))
+        return f"{low:.6g} to {high:.6g}"
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, as JSON data."""
         return {"name": self.name, "column": self.column, "scale": self.scale, "seen": list(self.seen)}
@@ -136,6 +147,19 @@ class Quantile:
             return np.where(np.isnan(x), NULL_ID, UNKNOWN_ID).astype(np.int32)
         bucket = np.maximum(np.searchsorted(np.array(self.lows), x, side="right") - 1, 0)
         return np.where(np.isnan(x), NULL_ID, bucket + FIRST_VALUE_ID).astype(np.int32)
+
+    def value_name(self, value_id: int) -> str:
+        """Write the numbers of an id from 2 on, from the lowest one to below the next bucket's.
+
+        Example:
+            >>> [Quantile("age", "age", (18.0, 30.0, 45.0)).value_name(i) for i in (2, 3, 4)]
+            ['below 30', '30 to 45', 'from 45']
+        """
+        place = value_id - FIRST_VALUE_ID
+        if place == len(self.lows) - 1:
+            return f"from {self.lows[place]:.6g}"
+        following = f"{self.lows[place + 1]:.6g}"
+        return f"{self.lows[place]:.6g} to {following}" if place else f"below {following}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, as JSON data."""

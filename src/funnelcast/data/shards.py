@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,30 @@ class PreparedData:
             ]
         return groups
 
+    def columns(self, split: Split) -> pa.Schema:
+        """Name the columns of a split's shards, with their types; none where it has no shard.
+
+        Args:
+            split: the part.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        groups = self.row_groups(split)
+        return groups[0].metadata.schema.to_arrow_schema() if groups else pa.schema([])
+
+    def column(self, split: Split, name: str) -> pa.ChunkedArray:
+        """Read one column of a split, in the order of its rows.
+
+        Args:
+            split: the part, with at least one row.
+            name: a column of its shards.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        return pa.chunked_array([_read_group(group, [name])[name].combine_chunks() for group in self.row_groups(split)])
+
     def bytes_per_row(self) -> int:
         """Memory that a row takes as tensors."""
         steps, truth = self.schema.n_steps, 8 * self.schema.n_steps * self.schema.has_truth
@@ -139,7 +163,8 @@ class PreparedData:
             ArtifactError: a shard is missing or damaged.
         """
         fields = {field_column(encoded.name) for encoded in self.schema.fields}
-        others = [_other_columns(_read_group(group, fields), self.schema) for group in self.row_groups(split)]
+        names = [name for name in self.columns(split).names if name not in fields]
+        others = [_other_columns(_read_group(group, names), self.schema) for group in self.row_groups(split)]
         return _joined(torch.empty((self.rows(split), 0), dtype=torch.int32), others)
 
 
@@ -152,12 +177,11 @@ def _joined(ids: Tensor, others: Sequence[_Others]) -> Batch:
     return Batch(ids, *joined)  # type: ignore[arg-type]
 
 
-def _read_group(group: RowGroup, left_out: Set[str] = frozenset()) -> pa.Table:
-    """Read one row group in the calling thread, without the columns that are left out."""
+def _read_group(group: RowGroup, columns: list[str] | None = None) -> pa.Table:
+    """Read one row group in the calling thread, all columns or some."""
     try:
         with pq.ParquetFile(group.path, metadata=group.metadata) as file:
-            columns = [name for name in file.schema_arrow.names if name not in left_out] if left_out else None
-            table = file.read_row_group(group.index, columns, use_threads=False)
+            table = file.read_row_group(group.index, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{group.path}: row group {group.index} is missing or damaged: {error}") from error
     if table.num_rows != group.rows:

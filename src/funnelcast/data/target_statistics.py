@@ -141,6 +141,12 @@ class KeyStatistics:
             Field(name=f"{self.name}.count", size=FIRST_VALUE_ID + len(self.count_lows))
         ]
 
+    def count_name(self, value_id: int) -> str:
+        """Write the counts of an id of the count field from 2 on, such as `4 to 7`."""
+        # The bucket of n is round(log1p(n) * scale), so a bucket begins half a number below its own.
+        lows = np.ceil(np.expm1((np.array(self.count_lows) - 0.5) / COUNT_SCALE)).astype(int).tolist()
+        return Quantile("", "", tuple(map(float, lows))).value_name(value_id)
+
     def look_up(self, columns: list[pa.Array]) -> tuple[Whole, Floats]:
         """Find n and the smoothed means of rows, from all of TRAIN.
 
