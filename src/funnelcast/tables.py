@@ -21,6 +21,7 @@ __all__ = [
     "error_table",
     "mean_std",
     "metric_column",
+    "plain",
     "short",
     "to_csv",
     "to_json",
@@ -211,8 +212,16 @@ def to_csv(leaderboard: Record) -> str:
     return text.getvalue()
 
 
-def _plain(text: str) -> str:
-    """Escape what Markdown would read as a mark."""
+def plain(text: str) -> str:
+    """Escape what Markdown would read as a mark.
+
+    Args:
+        text: a name from outside.
+
+    Example:
+        >>> plain("single_task")
+        'single\\\\_task'
+    """
     for mark in "\\|*_`<[$":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
@@ -225,15 +234,15 @@ def to_markdown(leaderboard: Record) -> str:
         leaderboard: from `build_leaderboard`.
     """
     shown = columns(leaderboard)
-    lines = [["experiment", *(_plain(column.head) for column in shown)], ["---", *["---:"] * len(shown)]]
+    lines = [["experiment", *(plain(column.head) for column in shown)], ["---", *["---:"] * len(shown)]]
     for i, row in enumerate(leaderboard["rows"]):
         cells = [f"**{column.texts[i]}**" if i in column.best else column.texts[i] for column in shown]
-        lines.append([_plain(row["experiment"]), *cells])
+        lines.append([plain(row["experiment"]), *cells])
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     seeds = ", ".join(map(str, leaderboard["seeds"]))
     errors = f" {_ERROR_NOTE}\n" if error_columns(leaderboard) else "\n"
     return (
-        f"{table}\n{_plain(leaderboard['dataset'])}, {_plain(leaderboard['split'])}, "
+        f"{table}\n{plain(leaderboard['dataset'])}, {plain(leaderboard['split'])}, "
         f"{leaderboard['row_count']:,} rows, seeds {seeds}; mean ± sample standard deviation over seeds.{errors}"
     )
 
