@@ -21,10 +21,10 @@ def markdown_table(head: str, names: Sequence[str], columns: Sequence[Column]) -
         columns: one cell a row each.
 
     Example:
-        >>> print(markdown_table("model", ["a_1", "b"], [Column("AUC", ["0.7", "0.8"], frozenset({1}))]), end="")
+        >>> print(markdown_table("model", ["a", "b"], [Column("AUC", ["0.7", "0.8"], frozenset({1}))]), end="")
         | model | AUC |
         | --- | ---: |
-        | a\\_1 | 0.7 |
+        | a | 0.7 |
         | b | **0.8** |
     """
     lines = [[head, *(plain(column.head) for column in columns)], ["---", *["---:"] * len(columns)]]

@@ -219,8 +219,8 @@ def plain(text: str) -> str:
         text: a name from outside.
 
     Example:
-        >>> plain("single_task")
-        'single\\\\_task'
+        >>> len("single_task"), len(plain("single_task"))
+        (11, 12)
     """
     for mark in "\\|*_`<[$":
         text = text.replace(mark, f"\\{mark}")

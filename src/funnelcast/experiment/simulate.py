@@ -82,7 +82,7 @@ def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dic
     simulator = common_world(runs, data)
     aim = aim_at(simulator.steps, plan.rank_by, plan.values)
     traffic = plan.traffic
-    arms = _arms(runs, plan)
+    arms = _arms(plan)
     size = (traffic.users, traffic.days, len(simulator.steps))
     tallies = {name: Tally(*size) for name in (*ARMS, "oracle", "random")}
     rankers = [Ranker(run, aim) for run in runs]
@@ -101,7 +101,7 @@ def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dic
     return build_record(described, bounds, aim, simulator.steps, _options(plan, simulator))
 
 
-def _arms(runs: tuple[Run, Run], plan: Plan) -> dict[str, NDArray[np.bool_]]:
+def _arms(plan: Plan) -> dict[str, NDArray[np.bool_]]:
     """Which users [U] each arm serves."""
     users = plan.traffic.users
     if plan.paired:

@@ -90,8 +90,8 @@ def _title(record: Record) -> str:
     by = f"reach of {aim}" if isinstance(aim, str) else "expected value"
     shared = "both arms serve every visit" if record["paired"] else "users split by hash"
     return (
-        f"{record['days']} days, {record['users']:,} users, {record['show']} of {record['candidates']} candidates shown "
-        f"by {by}; {shared}"
+        f"{record['days']} days, {record['users']:,} users, {record['show']} of {record['candidates']} candidates "
+        f"shown by {by}; {shared}"
     )
 
 

@@ -117,7 +117,7 @@ def _metric(name: str, weights: Weights, arms: Sequence[Arm], bounds: Mapping[st
     return {
         "name": name,
         "rates": {key: _estimate_json(rate) | {"expected": expected[key]} for key, rate in rates.items()},
-        "lift": lift | {"expected": expected[other] / expected[base] - 1 if expected[base] else None},
+        "lift": lift | {"expected": _gain(expected[base], expected[other])},
         "daily": [_day(day, weights, arms) for day in range(arms[0].tally.shown.shape[1])],
     }
 
@@ -135,6 +135,11 @@ def _day(day: int, weights: Weights, arms: Sequence[Arm]) -> Record:
 
 def _rate(events: NDArray[Any], shown: NDArray[Any], weights: Weights) -> Estimate | Undefined:
     return ratio(events @ weights, shown)
+
+
+def _gain(base: float | None, other: float | None) -> float | None:
+    """Relative gain of the other over the base, where there is one."""
+    return other / base - 1 if base and other is not None else None
 
 
 def _expected(tally: Tally, weights: Weights) -> float | None:
@@ -158,11 +163,9 @@ def _offline(arms: Sequence[Arm], step: int) -> Record:
     aucs: dict[str, float | None] = {}
     for arm in arms:
         path = arm.run.folder / "report.json"
-        report = read_json(path, "a report", "split", "steps", version=1) if path.is_file() else {"split": None}
-        known = report["split"] == "test"
-        aucs[arm.name] = report["steps"][step]["reach"]["auc"] if known else None
-    base, other = (aucs[arm.name] for arm in arms)
-    record: Record = {"reach_auc": aucs, "gain": other / base - 1 if base and other is not None else None}
+        report = read_json(path, "a report", "split", "steps", version=1) if arm.run.evaluated else {}
+        aucs[arm.name] = report["steps"][step]["reach"]["auc"] if report.get("split") == "test" else None
+    record: Record = {"reach_auc": aucs, "gain": _gain(*(aucs[arm.name] for arm in arms))}
     missing = [str(arm.run.folder) for arm in arms if aucs[arm.name] is None]
     if missing:
         record["reason"] = f"no TEST reach AUC in the report of {' and '.join(missing)}; see 'funnelcast evaluate'"
