@@ -41,7 +41,7 @@ LAYERS = [
     ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["compare", "leaderboard", "tables", "column_table", "report", "estimator", "efficiency", "experiment"],
     ["cli"],
     ["__main__"],
 ]
@@ -87,6 +87,10 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.prepare",
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
+        "import funnelcast.experiment.assignment",
+        "import funnelcast.experiment.lift",
+        "import funnelcast.experiment.ratio",
+        "import funnelcast.experiment.sample_ratio",
         "from funnelcast import AucHistogram",
     ],
 )

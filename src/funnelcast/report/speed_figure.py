@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from funnelcast.report.figures import _colour, _draw
 from funnelcast.tables import short
@@ -19,7 +19,7 @@ class Speed:
     """One model's speed.
 
     Args:
-        series: number of the experiment, which gives the colour.
+        series: number of the experiment, which gives the colour; the point is labelled by it, from 1.
         parameters: >= 1.
         rows_per_second: > 0.
         interval: of the rows a second.
@@ -45,9 +45,9 @@ def speed_figure(name: str, points: Sequence[Speed], label: str) -> str:
         for point in points:
             colour, x = _colour(point.series), point.parameters
             axes.plot([x, x], point.interval, color=colour, linewidth=1.4, alpha=0.5)
-            # Colours repeat after eight series; the marker then tells them apart as dashes do for lines.
-            marker = "osD"[point.series // 8 % 3]
-            axes.plot([x], [point.rows_per_second], color=colour, marker=marker, markersize=6, linestyle="none")
+            axes.plot([x], [point.rows_per_second], color=colour, marker="o", markersize=6, linestyle="none")
+            place = (x, point.rows_per_second)  # the number tells points apart where colours repeat
+            axes.annotate(str(point.series + 1), place, xytext=(6, 3), textcoords="offset points", fontsize=9)
         sides = (
             (axes.xaxis, axes.set_xlim, [point.parameters for point in points]),
             (axes.yaxis, axes.set_ylim, [speed for point in points for speed in point.interval]),
@@ -56,7 +56,7 @@ def speed_figure(name: str, points: Sequence[Speed], label: str) -> str:
             limit(min(values) / 1.5, max(values) * 1.5)
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(values) / min(values) < 40 else (1.0,)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: short(value).replace(".0", "")))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
         axes.set(xlabel="parameters", ylabel=label)
 
     return _draw(name, draw)
