@@ -20,7 +20,6 @@ from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.efficiency.memory import peak_bytes, resident_bytes
-from funnelcast.errors import DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device
 from funnelcast.layers import FunnelModel
 from funnelcast.metrics import Undefined
@@ -61,9 +60,6 @@ class Subject:
         experiment: the model, its losses and how it is trained.
         folder: the prepared folder.
         steps: training steps of a turn, >= 1.
-
-    Raises:
-        DataError: TRAIN is empty.
     """
 
     def __init__(self, experiment: Experiment, folder: Path, steps: int) -> None:
@@ -71,8 +67,6 @@ class Subject:
         self._device = pick_device(experiment.train.device)
         # Streamed, so that a process holds the batches of a turn and not the whole of TRAIN.
         loader = Loader(self._data, Split.TRAIN, experiment.train.batch_size, memory_bytes=0)
-        if not loader.rows:
-            raise DataError(f"{folder}: TRAIN should have rows, received none")
         epochs: Iterator[Batch] = chain.from_iterable(loader.epoch(0, number) for number in count())
         self._batches = [batch.to(self._device) for batch in islice(epochs, steps)]
         del epochs
