@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from funnelcast.data.description import load_description
 from funnelcast.data.prepare import prepare
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
@@ -277,3 +278,12 @@ def test_rows_of_given_users_have_those_users_fields() -> None:
         known = [i for i, number in enumerate(user.tolist()) if number in of_user]
         assert known
         assert all(inputs.ids[field][i] == of_user[int(user[i])] for i in known)
+
+
+def test_a_dataset_file_has_no_options_of_the_simulator(tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text(
+        'features = [{ name = "item" }]\nsteps = ["click"]\nsource = { files = ["logs.csv"] }\n'
+        'split = { kind = "hash", column = "item" }\noptions = { rows = 10 }\n'
+    )
+    with pytest.raises(ConfigError, match=r"shop\.toml: unknown key 'options'"):
+        load_description(tmp_path / "shop.toml")
