@@ -16,6 +16,7 @@ __all__ = [
     "footnotes",
     "mean_std",
     "metric_column",
+    "plain",
     "short",
     "to_json",
     "to_markdown",
@@ -236,8 +237,16 @@ def to_json(leaderboard: Record) -> str:
     return json.dumps(leaderboard, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Escape what Markdown would read as a mark."""
+def plain(text: str) -> str:
+    """Escape what Markdown would read as a mark.
+
+    Args:
+        text: a name from outside.
+
+    Example:
+        >>> len("single_task"), len(plain("single_task"))
+        (11, 12)
+    """
     for mark in "\\|*_`<[$":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
@@ -250,19 +259,19 @@ def to_markdown(leaderboard: Record) -> str:
         leaderboard: from `build_leaderboard`.
     """
     shown = columns(leaderboard)
-    lines = [["experiment", *(_plain(column.head) for column in shown)], ["---", *["---:"] * len(shown)]]
+    lines = [["experiment", *(plain(column.head) for column in shown)], ["---", *["---:"] * len(shown)]]
     for i, row in enumerate(leaderboard["rows"]):
         cells = []
         for column in shown:
             text = column.starred(i, r"\*\*")
             interval = f" [{column.intervals[i]}]" if column.intervals else ""
             cells.append((f"**{text}**" if i in column.best else text) + interval)
-        lines.append([_plain(row["experiment"]), *cells])
+        lines.append([plain(row["experiment"]), *cells])
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     seeds = ", ".join(map(str, leaderboard["seeds"]))
     errors = f" {ERROR_NOTE}\n" if error_columns(leaderboard) else "\n"
-    notes = "".join(f"\n{_plain(note)}\n" for note in footnotes(leaderboard))
+    notes = "".join(f"\n{plain(note)}\n" for note in footnotes(leaderboard))
     return (
-        f"{table}\n{_plain(leaderboard['dataset'])}, {_plain(leaderboard['split'])}, "
+        f"{table}\n{plain(leaderboard['dataset'])}, {plain(leaderboard['split'])}, "
         f"{leaderboard['row_count']:,} rows, seeds {seeds}; mean ± sample standard deviation over seeds.{errors}{notes}"
     )

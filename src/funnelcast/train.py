@@ -33,7 +33,7 @@ from funnelcast.run import Run, build_model, create_run
 from funnelcast.schema import Schema
 from funnelcast.scores import funnel_metrics
 
-__all__ = ["build_losses", "fit", "train_step"]
+__all__ = ["average_weights", "build_losses", "fit", "train_step"]
 
 # Steps between two points of the training curve, and between two looks at whether the loss is finite.
 CURVE_STEPS = 50
@@ -165,9 +165,7 @@ def train_epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgr
         if config.learning_rate_schedule == "linear":
             optimizers.scale_learning_rate(1 - state.step / planned)
         prediction, loss = train_step(model, parts.losses, optimizers, batch, config)
-        if parts.average is not None and state.step >= planned * (1 - config.average_last):
-            optimizers.flush()
-            parts.average.update_parameters(model)
+        average_weights(parts.average, model, optimizers, state.step, planned, config.average_last)
         loss_sum = loss_sum + loss
         state.count(len(batch))
         state.train_seconds = time.perf_counter() - started
@@ -202,6 +200,24 @@ def train_step(
     optimizers.clip(config.gradient_clip)
     optimizers.step()
     return prediction, loss.detach()
+
+
+def average_weights(
+    average: AveragedModel | None, model: FunnelModel, optimizers: Optimizers, step: int, planned: int, share: float
+) -> None:
+    """Count the weights after a step into their mean, if the step is one of the last.
+
+    Args:
+        average: the mean, or None for none.
+        model: holds the weights.
+        optimizers: of the model.
+        step: number of the step, from 0.
+        planned: steps of the whole training.
+        share: share of the planned steps, at their end, that counts.
+    """
+    if average is not None and step >= planned * (1 - share):
+        optimizers.flush()
+        average.update_parameters(model)
 
 
 def build_losses(experiment: Experiment, schema: Schema, model: FunnelModel) -> list[Loss]:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from funnelcast.data.description import load_description
 from funnelcast.data.prepare import prepare
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
@@ -253,3 +254,36 @@ def test_too_little_variety_and_a_source_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FunnelcastError, match="should have no source"):
         Synthetic().describe(tmp_path, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recorded_options_make_the_same_rows_again(tmp_path: Path) -> None:
+    first = Synthetic(rows=500, fields=5, ids=(8, 40), steps=("click", "buy"), rates=(0.3, 0.4), drift=0.5, seed=4)
+    prepare(first.describe(None, tmp_path / "first"), tmp_path / "data", threads=1)
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    again = DATASETS.create("synthetic", options=manifest["description"]["options"])
+    again.describe(None, tmp_path / "again")
+    names = [tmp_path / name / "synthetic.parquet" for name in ("first", "again")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_rows_of_given_users_have_those_users_fields() -> None:
+    world = Synthetic(rows=2_000, fields=8, ids=(8, 40, 12)).world()
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(30), 5)
+    inputs = world.draw(rng, rng.random(150), user)
+    np.testing.assert_array_equal(inputs.user, user)
+    chunk = world.chunk(0, np.zeros(2_000))
+    for field in range(2):  # a quarter of the fields is the user's, the same in the dataset and later
+        of_user = dict(zip(chunk.user.tolist(), chunk.ids[field].tolist(), strict=True))
+        known = [i for i, number in enumerate(user.tolist()) if number in of_user]
+        assert known
+        assert all(inputs.ids[field][i] == of_user[int(user[i])] for i in known)
+
+
+def test_a_dataset_file_has_no_options_of_the_simulator(tmp_path: Path) -> None:
+    (tmp_path / "shop.toml").write_text(
+        'features = [{ name = "item" }]\nsteps = ["click"]\nsource = { files = ["logs.csv"] }\n'
+        'split = { kind = "hash", column = "item" }\noptions = { rows = 10 }\n'
+    )
+    with pytest.raises(ConfigError, match=r"shop\.toml: unknown key 'options'"):
+        load_description(tmp_path / "shop.toml")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic import Field as Key
 
 from funnelcast.config import explain, read_toml
-from funnelcast.errors import choices
+from funnelcast.errors import ConfigError, choices
 from funnelcast.graph import FunnelGraph
 from funnelcast.schema import check_kinds, funnel_graph
 
@@ -259,6 +259,7 @@ class Description(Strict):
         weight: column with a sample weight >= 0.
         labels: what to do with broken funnels.
         target_statistics: statistics to add, none by default.
+        options: options of the dataset that made this description and can make its rows again; none in a dataset file.
     """
 
     name: str
@@ -271,6 +272,7 @@ class Description(Strict):
     weight: str | None = None
     labels: Labels = Key(default_factory=Labels)
     target_statistics: tuple[TargetStatistics, ...] = ()
+    options: dict[str, Any] = Key(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -339,5 +341,7 @@ def load_description(path: Path) -> Description:
         description = Description.model_validate({"name": path.stem, **data})
     except ValidationError as error:
         raise explain(path, error, Description) from error
+    if description.options:
+        raise ConfigError(f"{path}: unknown key 'options'; it belongs to registered datasets")
     files = tuple(_beside(path, file) for file in description.source.files)
     return description.model_copy(update={"source": description.source.model_copy(update={"files": files})})

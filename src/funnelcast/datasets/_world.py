@@ -108,7 +108,7 @@ class World:
             number: the chunk's number, >= 0.
             time: share of the period that has passed, in [0, 1), [N].
         """
-        return self._draw(self._generator(FIRST_CHUNK_STREAM + 2 * number), time)
+        return self.draw(self._generator(FIRST_CHUNK_STREAM + 2 * number), time)
 
     def outcomes(self, number: int, inputs: Inputs, logits: Floats) -> NDArray[np.bool_]:
         """Draw the potential outcome of every step for every row of a chunk, [N, S].
@@ -118,7 +118,40 @@ class World:
             inputs: the chunk's inputs.
             logits: the chunk's logits without the confounder, [N, S].
         """
-        rng = self._generator(FIRST_CHUNK_STREAM + 2 * number + 1)
+        return self.respond(self._generator(FIRST_CHUNK_STREAM + 2 * number + 1), inputs, logits)
+
+    def draw(self, rng: np.random.Generator, time: Floats, user: Ints | None = None) -> Inputs:
+        """Draw the inputs of rows.
+
+        Args:
+            rng: numbers of their own for these rows.
+            time: share of the period that has passed, [N]; 1 and more is later than the dataset's rows.
+            user: user of each row, >= 0, [N], who may be one that the dataset has not; None draws them.
+        """
+        options, n_rows = self.options, len(time)
+        if user is None:
+            user = rng.integers(0, options.users, n_rows)
+        ids = []
+        for field, odds in enumerate(self._odds):
+            # the first quarter of the fields describes the user, the others change from row to row
+            of_user = field < len(self._odds) // 4
+            place = _hash_to_unit(user, field + options.seed * 7919) if of_user else rng.random(n_rows)
+            ids.append(_pick(odds, place))
+        numbers = [rng.standard_normal(n_rows) for _ in range(options.numeric)]
+        tags = []
+        for _ in range(options.multi):
+            offsets = np.concatenate([[0], np.cumsum(rng.integers(1, MAX_TAGS + 1, n_rows))])
+            tags.append((_pick(self._tag_odds, rng.random(offsets[-1])), offsets))
+        return Inputs(user, time, ids, numbers, tags, rng.standard_normal(n_rows))
+
+    def respond(self, rng: np.random.Generator, inputs: Inputs, logits: Floats) -> NDArray[np.bool_]:
+        """Draw the potential outcome of every step for every row, [N, S].
+
+        Args:
+            rng: numbers of their own for these rows.
+            inputs: the rows.
+            logits: their logits without the confounder, [N, S].
+        """
         probability = _sigmoid(logits + self.options.confounder * inputs.confounder[:, None])  # [N, S]
         return np.asarray(rng.random(probability.shape) < probability)
 
@@ -158,22 +191,6 @@ class World:
     def _generator(self, stream: int) -> np.random.Generator:
         """Counter-based numbers: each stream is independent and can be drawn in any order."""
         return np.random.Generator(np.random.Philox(key=np.array([self.options.seed, stream], dtype=np.uint64)))
-
-    def _draw(self, rng: np.random.Generator, time: Floats) -> Inputs:
-        options, n_rows = self.options, len(time)
-        user = rng.integers(0, options.users, n_rows)
-        ids = []
-        for field, odds in enumerate(self._odds):
-            # the first quarter of the fields describes the user, the others change from row to row
-            of_user = field < len(self._odds) // 4
-            place = _hash_to_unit(user, field + options.seed * 7919) if of_user else rng.random(n_rows)
-            ids.append(_pick(odds, place))
-        numbers = [rng.standard_normal(n_rows) for _ in range(options.numeric)]
-        tags = []
-        for _ in range(options.multi):
-            offsets = np.concatenate([[0], np.cumsum(rng.integers(1, MAX_TAGS + 1, n_rows))])
-            tags.append((_pick(self._tag_odds, rng.random(offsets[-1])), offsets))
-        return Inputs(user, time, ids, numbers, tags, rng.standard_normal(n_rows))
 
     def _draw_effects(self, rng: np.random.Generator) -> None:
         """Draw main effects [ids, S], their movement, and the effects of numbers and tags."""
@@ -221,7 +238,7 @@ class World:
     def _calibrate(self) -> None:
         """Set the mixing of steps and the intercepts on a sample of their own."""
         rng = self._generator(CALIBRATION_STREAM)
-        inputs = self._draw(rng, rng.random(CALIBRATION_ROWS))
+        inputs = self.draw(rng, rng.random(CALIBRATION_ROWS))
         self._scale = {
             group: np.sqrt(SHARES[group]) / np.where(effect.std(axis=0) > 0, effect.std(axis=0), 1.0)
             for group, effect in self._effects(inputs).items()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from funnelcast.datasets._world import Floats, Inputs, World, WorldOptions
 from funnelcast.errors import ConfigError
 from funnelcast.registry import DATASETS
 
-__all__ = ["Synthetic"]
+__all__ = ["PERIOD", "Synthetic"]
 
 START = datetime.datetime(2024, 1, 1)
 PERIOD = datetime.timedelta(days=30)
@@ -142,7 +143,18 @@ class Synthetic:
             ),
             user="user_id",
             time="time",
+            options=self.options(),
         )
+
+    def options(self) -> dict[str, Any]:
+        """Return all options, from which this very dataset can be made again; equal worlds have equal ones."""
+        options = asdict(self._options)
+        del options["users"]
+        return {"rows": self.rows, "steps": self.steps, "fields": len(self._options.ids), **options}
+
+    def world(self) -> World:
+        """Build the law behind the rows."""
+        return World(self._options)
 
     def _moment(self, share: float) -> datetime.datetime:
         """Time of the row with which a part begins."""
@@ -167,7 +179,7 @@ class Synthetic:
         temporary.replace(path)
 
     def _tables(self) -> Iterator[pa.Table]:
-        world = World(self._options)
+        world = self.world()
         for number, first in enumerate(range(0, self.rows, CHUNK_ROWS)):
             row = np.arange(first, min(first + CHUNK_ROWS, self.rows))
             inputs = world.chunk(number, row / self.rows)
@@ -177,7 +189,7 @@ class Synthetic:
             columns = {
                 "time": pa.array(self._microseconds(row).astype(np.int64) + _epoch(START), pa.timestamp("us")),
                 "user_id": pa.array(inputs.user),
-                **self._feature_columns(inputs),
+                **self.feature_columns(inputs),
             }
             for k, step in enumerate(self.steps):
                 columns[step] = pa.array(observed[:, k].astype(np.int8))
@@ -189,8 +201,12 @@ class Synthetic:
             columns["confounder"] = pa.array(inputs.confounder.astype(np.float32))
             yield pa.table(columns)
 
-    def _feature_columns(self, inputs: Inputs) -> dict[str, pa.Array]:
-        """Columns as a log would have them: ids, skewed or plain numbers, lists of tags."""
+    def feature_columns(self, inputs: Inputs) -> dict[str, pa.Array]:
+        """Write features as a log would have them: ids, skewed or plain numbers, lists of tags.
+
+        Args:
+            inputs: N rows of this dataset's world.
+        """
         arrays = [pa.array(ids.astype(np.int32)) for ids in inputs.ids]
         for index, number in enumerate(inputs.numbers):
             arrays.append(pa.array(np.expm1(np.abs(number)) * np.sign(number) if index % 2 == 0 else number))

@@ -1,0 +1,42 @@
+"""Which arm a user belongs to: a stable hash, the same on every machine and in every language."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from funnelcast.errors import ConfigError
+
+__all__ = ["assign"]
+
+
+def assign(users: Iterable[str | int], salt: str, shares: Sequence[float] = (0.5, 0.5)) -> NDArray[np.int64]:
+    """Assign users to arms by the first 8 bytes of SHA-256("<salt>:<user>"), as a share of 2^64.
+
+    A user stays in one arm; another salt draws anew, so that experiments with salts of their own are independent.
+
+    Args:
+        users: user ids; a number counts as its decimal text.
+        salt: the experiment's name or any text of its own.
+        shares: share of each arm, each > 0, with the sum 1.
+
+    Returns:
+        [U] number of the arm, from 0.
+
+    Raises:
+        ConfigError: the shares are no shares.
+
+    Example:
+        >>> assign(["ann", "bob", "cem", "dov"], "spring").tolist()
+        [1, 0, 1, 1]
+    """
+    if min(shares, default=0) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise ConfigError(f"shares should be above 0 with the sum 1, received {list(shares)}")
+    heads = [hashlib.sha256(f"{salt}:{user}".encode()).digest()[:8] for user in users]
+    place = np.frombuffer(b"".join(heads), dtype=">u8") / 2.0**64
+    # Rounding can lift a place to 1 and the last border below it; such a user is in the last arm.
+    return np.minimum(np.searchsorted(list(accumulate(shares)), place, side="right"), len(shares) - 1)
