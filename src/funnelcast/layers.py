@@ -14,6 +14,7 @@ from funnelcast.config import Component
 from funnelcast.errors import ConfigError, choices
 from funnelcast.prediction import Prediction
 from funnelcast.schema import NULL_ID, Schema
+from funnelcast.space import SearchSpace
 
 __all__ = [
     "MLP",
@@ -46,6 +47,7 @@ class FunnelModel(nn.Module):
     """
 
     takes_graph: ClassVar[bool] = False
+    search_space: ClassVar[SearchSpace] = {}  # option -> the values that are worth a try
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
