@@ -41,7 +41,7 @@ LAYERS = [
     ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["workers", "compare", "ablate", "tuning", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "Parameter",
     "SearchSpace",
     "Uniform",
+    "Values",
     "combinations",
     "describe",
     "grid_size",
