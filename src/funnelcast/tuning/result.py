@@ -14,9 +14,9 @@ from rich.table import Table
 
 from funnelcast.config import Component, Experiment
 from funnelcast.files import read_json, write_bytes, write_json
-from funnelcast.space import Values, describe, identity
+from funnelcast.space import describe, identity
 from funnelcast.tuning.folder import FORMAT, Settings, locked
-from funnelcast.tuning.search import with_values
+from funnelcast.tuning.search import changes, with_values
 from funnelcast.tuning.study import FINISHED, Study, decode
 
 __all__ = ["experiment_toml", "to_table", "write_results"]
@@ -145,12 +145,6 @@ def _best_file(study: Study, best: Record, record: Record, command: str) -> str:
     return experiment_toml(with_values(study.search.experiment, best["parameters"]), [c for c in comments if c])
 
 
-def _changed(start: Values, best: Record | None) -> str:
-    found = best["parameters"] if best else {}
-    changed = [f"{name}={value}" for name, value in found.items() if identity(value) != identity(start[name])]
-    return ", ".join(changed) or "as it stands"
-
-
 def to_table(record: Record, experiments: Sequence[str]) -> Table:
     """Lay the results out for a terminal.
 
@@ -174,6 +168,6 @@ def to_table(record: Record, experiments: Sequence[str]) -> Table:
                 *("-" if number is None else f"{number:.5f}" for number in (stands, score)),
                 gain,
                 f"{row['seconds']:.0f}",
-                _changed(row["start"], best),
+                changes(row["start"], best["parameters"]) if best else "-",
             )
     return table

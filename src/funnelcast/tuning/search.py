@@ -24,7 +24,7 @@ from funnelcast.space import (
     identity,
 )
 
-__all__ = ["COMMON", "Search", "declared_space", "plan_search", "tunable", "with_values"]
+__all__ = ["COMMON", "Search", "changes", "declared_space", "plan_search", "tunable", "with_values"]
 
 # The paper's values are 1e-3, 1024 and 18 (section 4.1.4).
 COMMON: SearchSpace = {
@@ -107,6 +107,21 @@ def with_values(experiment: Experiment, values: Values) -> Experiment:
         raise explain(f"{experiment.name} with {_shown(values)}", error, Experiment) from error
 
 
+def changes(start: Values, values: Values) -> str:
+    """Say in words what is changed about an experiment.
+
+    Args:
+        start: its own values.
+        values: the others, of the same parameters.
+
+    Example:
+        >>> changes({"model.layers": 4, "train.learning_rate": 1e-3}, {"model.layers": 4, "train.learning_rate": 2e-3})
+        'train.learning_rate=0.002'
+    """
+    changed = {name: value for name, value in values.items() if identity(value) != identity(start[name])}
+    return _shown(changed) or "as it stands"
+
+
 def _own_value(experiment: Experiment, name: str) -> Any:
     section, _, key = name.partition(".")
     if section == "model":
@@ -115,7 +130,8 @@ def _own_value(experiment: Experiment, name: str) -> Any:
 
 
 def _shown(values: Values) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+    shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in values.items()}
+    return ", ".join(f"{name}={text}" for name, text in shown.items())
 
 
 def _check(experiment: Experiment, values: Values, schema: Schema) -> None:

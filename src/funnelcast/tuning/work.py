@@ -12,10 +12,9 @@ from typing import Any
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError, DataError, UnknownNameError
 from funnelcast.files import read_json
-from funnelcast.space import identity
 from funnelcast.train import fit
 from funnelcast.tuning.folder import Settings, trial_folder
-from funnelcast.tuning.search import Search, with_values
+from funnelcast.tuning.search import Search, changes, with_values
 from funnelcast.tuning.study import Claim, Study, open_storage
 from funnelcast.workers import stop_requested
 
@@ -124,6 +123,4 @@ def _train(study: Study, claim: Claim, data: PreparedData) -> str:
         outcome = f"VALID NE {best['valid_mean_ne']:.5f} in epoch {best['epoch'] + 1}, {epochs[-1]['seconds']:.0f} s"
     for path in folder.glob("checkpoint*"):
         path.unlink()
-    start = study.search.start
-    changed = [f"{k}={v}" for k, v in claim.values.items() if identity(v) != identity(start[k])]
-    return f"{outcome}; {', '.join(changed) or 'as it stands'}"
+    return f"{outcome}; {changes(study.search.start, claim.values)}"
