@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -65,11 +66,13 @@ def experiment_toml(experiment: Experiment, comments: Sequence[str] = ()) -> str
 
 
 def _importance(study: optuna.Study) -> dict[str, float] | None:
-    """Ask Optuna how much each parameter matters, which it can tell of some finished trials that differ."""
-    try:
-        shares = optuna.importance.get_param_importances(study)
-    except (RuntimeError, ValueError):
-        return None
+    """Ask Optuna how much each parameter matters; it raises or warns where it cannot tell from these trials."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            shares = optuna.importance.get_param_importances(study)
+        except (RuntimeError, UserWarning, ValueError):
+            return None
     return {name: float(share) for name, share in shares.items()} or None
 
 
@@ -129,7 +132,7 @@ def write_results(out: Path, studies: Sequence[Study], settings: Settings, comma
             if (best := records[study.name]["best"]) is not None:
                 write_bytes(out / f"{study.name}.toml", _best_file(study, best, records[study.name], command).encode())
         write_json(path, record)
-    return record
+    return cast(Record, json.loads(json.dumps(record)))  # lists, as whoever reads the file gets them
 
 
 def _best_file(study: Study, best: Record, record: Record, command: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -130,7 +131,7 @@ def _own_value(experiment: Experiment, name: str) -> Any:
 
 
 def _shown(values: Values) -> str:
-    shown = {name: f"{v:.4g}" if isinstance(v, float) else str(v) for name, v in values.items()}
+    shown = {name: f"{v:.4g}" if isinstance(v, float) else json.dumps(v) for name, v in values.items()}
     return ", ".join(f"{name}={text}" for name, text in shown.items())
 
 
@@ -151,14 +152,15 @@ def _fits(experiment: Experiment, name: str, value: Any, schema: Schema) -> bool
 
 
 def _fitting(experiment: Experiment, name: str, parameter: Parameter, schema: Schema) -> Parameter | None:
-    """Return what is left of a declared parameter in this experiment, or none where less than two values are."""
+    """Return what is left of a declared parameter in this experiment, or none where that is its own value alone."""
+    own = _own_value(experiment, name)
     try:
-        parameter.including(_own_value(experiment, name))
+        parameter.including(own)
     except ConfigError:
         return None
     fitting = [value for value in parameter.ends if _fits(experiment, name, value, schema)]
     if isinstance(parameter, Choice):
-        return Choice(*fitting) if len(fitting) > 1 else None
+        return Choice(*fitting) if {*map(identity, fitting)} - {identity(own)} else None
     return parameter if len(fitting) == len(parameter.ends) else None
 
 

@@ -144,7 +144,9 @@ class Study:
             failed = [trial for trial in trials if trial.state is TrialState.FAIL]
             if len(failed) >= self.trials:
                 reason = failed[-1].user_attrs.get("reason")
-                raise DataError(f"{self.name}: {len(failed)} trials have failed, the last of them because {reason}")
+                raise DataError(
+                    f"{self.name}: {len(failed)} failed, as many trials as should finish; the last one: {reason}"
+                )
             running = any(trial.state is TrialState.RUNNING for trial in trials)
             values = self._next(trials) if len(trials) - len(failed) < self.trials else None
             if values is None:
@@ -235,7 +237,7 @@ class Study:
         """
         trial = self._trial(number)
         ahead = (trial.last_step or 0) + 1 < self.settings.epochs
-        return number > 0 and ahead and self.optuna.pruner.prune(self.optuna, trial)
+        return number > 0 and ahead and bool(self.optuna.pruner.prune(self.optuna, trial))  # NumPy's own bool
 
     def finish(self, number: int, score: float) -> None:
         """Write down the score of a trial that came to its end.
