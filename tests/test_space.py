@@ -14,6 +14,7 @@ from funnelcast.space import (
     Choice,
     IntegerRange,
     LogUniform,
+    SearchSpace,
     Uniform,
     combinations,
     describe,
@@ -94,7 +95,7 @@ def test_mistakes_are_named(given_value: Any, message: str) -> None:
 
 
 def test_combinations_cover_the_product_once() -> None:
-    space = {"a": Choice(1, 2, 3), "b": Uniform(0.0, 1.0, grid=(0.5,)), "c": IntegerRange(4, 5)}
+    space: SearchSpace = {"a": Choice(1, 2, 3), "b": Uniform(0.0, 1.0, grid=(0.5,)), "c": IntegerRange(4, 5)}
     points = [*combinations(space)]
     assert len(points) == grid_size(space) == 6 == len({identity(point) for point in points})
     assert points[:2] == [{"a": 1, "b": 0.5, "c": 4}, {"a": 1, "b": 0.5, "c": 5}]
@@ -104,6 +105,6 @@ def test_combinations_cover_the_product_once() -> None:
 
 
 def test_what_is_described_reads_back() -> None:
-    space = {"a": IntegerRange(1, 3), "b": LogUniform(0.1, 1.0, grid=(0.5,)), "c": Uniform(-1.0, 1.0)}
+    space: SearchSpace = {"a": IntegerRange(1, 3), "b": LogUniform(0.1, 1.0, grid=(0.5,)), "c": Uniform(-1.0, 1.0)}
     assert {name: read_parameter(table) for name, table in describe(space).items()} == space
     assert describe({"d": Choice((1, 2), "x")}) == {"d": {"kind": "choice", "values": [[1, 2], "x"]}}

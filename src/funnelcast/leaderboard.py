@@ -145,7 +145,7 @@ def build_leaderboard(reports: Sequence[Report], *, baseline: str | None = None)
     base = next((row for row in rows if row[key] == name), None)
     if base is None and baseline is not None:
         raise DataError(
-            f"the baseline should be an experiment of the table, received '{baseline}'; {choices(experiments)}"
+            f"baseline should be an experiment of the table, received '{baseline}'; {choices(experiments, baseline)}"
         )
     _add_gains(rows, base)
     first = reports[0]

@@ -85,12 +85,12 @@ def test_a_killed_search_goes_on_and_ends_as_an_unbroken_one(start: Start, prepa
 
 def test_two_commands_and_their_workers_share_one_study(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    one = start("--trials", "7", "--workers", "2")
-    two = start("--trials", "7", "--workers", "2")
+    one = start("--trials", "5", "--workers", "2")
+    two = start("--trials", "5", "--workers", "2")
     texts = [end(one), end(two)]
-    trials = check_budget(out, 7)
+    trials = check_budget(out, 5)
     lines = [line for text in texts for line in text.splitlines() if line.startswith("mine trial ")]
-    assert sorted(line.split()[2] for line in lines) == [f"{number}:" for number in range(7)]
+    assert sorted(line.split()[2] for line in lines) == [f"{number}:" for number in range(5)]
     assert trials[0]["state"] == "finished"
 
 

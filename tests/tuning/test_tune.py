@@ -110,7 +110,7 @@ def test_a_trial_that_fails_counts_as_none(prepared: Path, tmp_path: Path, make_
     reasons = [trial["reason"] for trial in study["trials"] if trial["state"] == "failed"]
     assert all("a lower learning_rate may help" in reason for reason in reasons)
     hopeless = make_experiment("hopeless", space, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(DataError, match=r"hopeless: 1 failed, .*learning_rate"):
+    with pytest.raises(DataError, match=r"hopeless: 1 trials failed, .*learning_rate"):
         tune([hopeless], prepared, out, trials=1, epochs=1, sampler="random", prune=False)
 
 

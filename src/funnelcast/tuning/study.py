@@ -145,7 +145,7 @@ class Study:
             if len(failed) >= self.trials:
                 reason = failed[-1].user_attrs.get("reason")
                 raise DataError(
-                    f"{self.name}: {len(failed)} failed, as many trials as should finish; the last one: {reason}"
+                    f"{self.name}: {len(failed)} trials failed, as many as should finish; the last: {reason}"
                 )
             running = any(trial.state is TrialState.RUNNING for trial in trials)
             values = self._next(trials) if len(trials) - len(failed) < self.trials else None
