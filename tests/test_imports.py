@@ -13,7 +13,7 @@ import funnelcast
 
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
-    ["errors", "files", "process", "registry", "graph", "schema", "progress", "config"],
+    ["errors", "files", "process", "registry", "graph", "schema", "progress", "config", "space"],
     [
         "batch",
         "prediction",
@@ -75,6 +75,9 @@ LAYERS = [
         "column_table",
         "efficiency",
         "experiment",
+        "workers",
+        "ablate",
+        "tuning",
     ],
     ["cli"],
     ["__main__"],
@@ -121,6 +124,10 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.prepare",
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
+        "import funnelcast.experiment.sample_ratio",
+        "import funnelcast.experiment.ratio",
+        "import funnelcast.experiment.lift",
+        "import funnelcast.experiment.assignment",
         "from funnelcast import AucHistogram",
     ],
 )

@@ -120,6 +120,15 @@ def test_gain_is_relative_to_single_task_in_percent(reports: list[dict[str, Any]
     assert without["rows"][0]["steps"][0]["reach"]["auc_gain"] is None
 
 
+def test_the_baseline_may_be_named(reports: list[dict[str, Any]]) -> None:
+    board = build_leaderboard(reports, baseline="ple-small")
+    alone, own = board["rows"]
+    assert board["baseline"] == "ple-small" and own["steps"][0]["reach"]["auc_gain"] == 0.0
+    assert alone["steps"][0]["reach"]["auc_gain"] == pytest.approx((0.61 / 0.65 - 1) * 100)
+    with pytest.raises(DataError, match=r"an experiment of the table, received 'ple-smal'; did you mean 'ple-small'"):
+        build_leaderboard(reports, baseline="ple-smal")
+
+
 def test_gain_agrees_with_the_table_of_the_paper() -> None:
     """Table 3, Ali-CCP: Single-Task 0.6089 / 0.6011, APEM 0.6198 / 0.6436, gains 1.79 % and 7.07 %."""
     board = build_leaderboard(

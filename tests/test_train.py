@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,22 @@ def test_before_the_average_begins_an_epoch_keeps_its_last_weights(prepared: Pat
         history["epochs"][0]["valid_ne"]
         == json.loads((plain.folder / "history.json").read_text())["epochs"][0]["valid_ne"]
     )
+
+
+def test_after_each_epoch_a_caller_hears_of_it_and_may_end_the_training(prepared: Path, tmp_path: Path) -> None:
+    data, config = PreparedData(prepared), experiment("mmoe", epochs=3)
+    heard: list[list[int]] = []
+
+    def listen(epochs: Sequence[dict[str, Any]]) -> None:
+        heard.append([point["epoch"] for point in epochs])
+        if len(heard) == 2:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fit(tmp_path / "ended", data, config, after_epoch=listen)
+    run = fit(tmp_path / "ended", data, config, resume=True, after_epoch=listen)
+    assert heard == [[0], [0, 1], [0, 1, 2]]
+    assert weights(run) == weights(fit(tmp_path / "unbroken", data, config))
 
 
 def test_an_interrupt_at_the_very_end_of_an_epoch_is_not_lost(

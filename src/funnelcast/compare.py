@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing.synchronize import Event
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from funnelcast.config import Experiment
 from funnelcast.data.shards import PreparedData
@@ -23,13 +16,44 @@ from funnelcast.evidence import SharedRows
 from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.latex import to_latex
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
-from funnelcast.process import allowed_cores
 from funnelcast.report import write_report
 from funnelcast.run import build_model
 from funnelcast.saved_scores import has_scores
+from funnelcast.schema import Schema
 from funnelcast.train import build_losses, fit
+from funnelcast.workers import heed_stop, worker_pool
 
-__all__ = ["compare"]
+__all__ = ["check_names", "check_options", "compare"]
+
+
+def check_names(experiments: Sequence[Experiment]) -> None:
+    """Refuse experiments that could not be told apart by their names.
+
+    Args:
+        experiments: what will be trained.
+
+    Raises:
+        ConfigError: names are not unique, or there is no experiment.
+    """
+    names = [experiment.name for experiment in experiments]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ConfigError(f"experiment names should be unique and at least one, received: {', '.join(twice or names)}")
+
+
+def check_options(experiment: Experiment, schema: Schema) -> None:
+    """Build model and losses on the same funnel with the smallest fields, which takes no memory.
+
+    Args:
+        experiment: what would be trained.
+        schema: the fields and the funnel.
+
+    Raises:
+        UnknownNameError: no model or loss has this name.
+        ConfigError: an option is wrong.
+    """
+    small = schema.model_copy(update={"fields": tuple(f.model_copy(update={"size": 2}) for f in schema.fields)})
+    build_losses(experiment, small, build_model(experiment, small))
 
 
 def compare(
@@ -39,6 +63,7 @@ def compare(
     *,
     seeds: int = 3,
     jobs: int = 1,
+    baseline: str | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train every experiment with seeds 0..seeds-1, evaluate on TEST, and write the leaderboard and the report.
@@ -52,6 +77,7 @@ def compare(
         out: gets `leaderboard.json`, `.csv`, `.md`, `.tex`, `report.html` and `runs/<experiment>-seed<k>/`.
         seeds: number of seeds, >= 1.
         jobs: trainings at the same time, each with its share of the cores.
+        baseline: the experiment that gains refer to; by default the first one of model `single_task`.
         announce: called with one line for every run that ends.
 
     Returns:
@@ -60,25 +86,19 @@ def compare(
     Raises:
         ConfigError: names are not unique, a number is out of range, or an experiment is wrong.
     """
-    names = [experiment.name for experiment in experiments]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise ConfigError(f"experiment names should be unique and at least one, received: {', '.join(twice or names)}")
+    check_names(experiments)
     if seeds < 1 or jobs < 1:
         raise ConfigError(f"seeds and jobs should be at least 1, received seeds={seeds}, jobs={jobs}")
     data = PreparedData(data_folder)
-    # Options are checked on the same funnel with the smallest fields, which takes no memory.
-    fields = tuple(field.model_copy(update={"size": 2}) for field in data.schema.fields)
-    small = data.schema.model_copy(update={"fields": fields})
     for experiment in experiments:
-        build_losses(experiment, small, build_model(experiment, small))
+        check_options(experiment, data.schema)
     tasks = [(e, seed, out / "runs" / f"{e.name}-seed{seed}") for seed in range(seeds) for e in experiments]
     if jobs == 1:
         reports = {folder: _report(data, e, seed, folder, announce) for e, seed, folder in tasks}
     else:
         reports = _in_processes(data_folder, tasks, jobs, announce)
     shared = SharedRows.of_runs(data, Split.TEST, {(e.name, seed): folder for e, seed, folder in tasks})
-    board = build_leaderboard([reports[folder] for _, _, folder in tasks], shared)
+    board = build_leaderboard([reports[folder] for _, _, folder in tasks], shared, baseline=baseline)
     write_json(out / "leaderboard.json", board)
     write_bytes(out / "leaderboard.csv", to_csv(board).encode())
     write_bytes(out / "leaderboard.md", to_markdown(board).encode())
@@ -108,61 +128,24 @@ def _in_processes(
     data_folder: Path, tasks: list[tuple[Experiment, int, Path]], jobs: int, announce: Callable[[str], None]
 ) -> dict[Path, dict[str, Any]]:
     """Run tasks in `jobs` fresh processes."""
-    threads = max(1, allowed_cores() // jobs)
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
     reports = {}
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(threads, stop)) as pool:
+    with worker_pool(jobs) as pool:
         futures = {
             pool.submit(_report_in_process, data_folder, experiment.model_dump(), seed, folder): folder
             for experiment, seed, folder in tasks
         }
-        try:
-            for future in as_completed(futures):
-                report, line = future.result()
-                reports[futures[future]] = report
-                announce(line)
-        except BaseException:
-            # Trainings under way come to their end or their checkpoint; none of the waiting ones begins.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            report, line = future.result()
+            reports[futures[future]] = report
+            announce(line)
     return reports
-
-
-_worker: dict[str, Event] = {}  # what this process shares with the others, when it is a worker
-
-
-def _start_worker(threads: int, stop: Event) -> None:
-    """Give a process its share of the cores, and no progress bar: several would draw over each other."""
-    torch.set_num_threads(threads)
-    os.environ["TTY_COMPATIBLE"] = "0"
-    _worker["stop"] = stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Send this process SIGTERM when its parent is gone, so that no training goes on unseen."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _report_in_process(
     data_folder: Path, experiment: dict[str, Any], seed: int, folder: Path
 ) -> tuple[dict[str, Any], str]:
     """Train and evaluate one run in a process of its own; returns the report and its line."""
-    if _worker["stop"].is_set():
-        raise KeyboardInterrupt
     lines: list[str] = []
-    data = PreparedData(data_folder, verify=False)
-    try:
-        report = _report(data, Experiment.model_validate(experiment), seed, folder, lines.append)
-    except KeyboardInterrupt:
-        _worker["stop"].set()
-        parent = multiprocessing.parent_process()
-        if parent is None or not parent.is_alive():
-            os._exit(130)  # nobody is left to hear of it
-        raise
+    plan = Experiment.model_validate(experiment)
+    report = heed_stop(lambda: _report(PreparedData(data_folder, verify=False), plan, seed, folder, lines.append))
     return report, lines[0]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from pydantic import Field as Key
 
 from funnelcast.errors import ConfigError, choices
+from funnelcast.space import Parameter, read_parameter
 
 __all__ = [
     "Component",
@@ -17,6 +18,7 @@ __all__ = [
     "Experiment",
     "OptimizerConfig",
     "TrainConfig",
+    "TuneConfig",
     "explain",
     "load_experiment",
     "read_toml",
@@ -110,6 +112,37 @@ class OptimizerConfig(Strict, strict=True):
     embedding_learning_rate: float | None = Key(default=None, gt=0)
 
 
+class TuneConfig(Strict):
+    """What `funnelcast tune` tries for one experiment, beside or instead of the model's own space.
+
+    Args:
+        space: parameter, such as `model.layers`, -> its values; in TOML they stand beside `others`. A parameter without
+            values is not searched and stays as the experiment has it.
+        others: whether the model's own space and the common one are searched too.
+
+    Example:
+        >>> TuneConfig.model_validate({"model.layers": [1, 2, 4], "others": False}).space
+        {'model.layers': Choice(values=(1, 2, 4))}
+    """
+
+    space: dict[str, Parameter | None] = Key(default_factory=dict)
+    others: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_space(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or isinstance(data.get("space"), dict):
+            return data
+        space: dict[str, Parameter | None] = {}
+        for name, value in data.items():
+            if name != "others":
+                try:
+                    space[name] = read_parameter(value) if value != [] else None
+                except ConfigError as error:
+                    raise ValueError(f"'{name}': {error}") from error
+        return {"space": space} | ({"others": data["others"]} if "others" in data else {})
+
+
 class Experiment(Strict):
     """One experiment file.
 
@@ -120,6 +153,7 @@ class Experiment(Strict):
         losses: the losses and their options; none means the model's own.
         train: how to train.
         optimizer: what updates the embedding tables.
+        tune: what `funnelcast tune` tries; no part of what a run is, so runs do not record it.
     """
 
     name: str
@@ -128,6 +162,7 @@ class Experiment(Strict):
     losses: tuple[Component, ...] = ()
     train: TrainConfig = Key(default_factory=TrainConfig)
     optimizer: OptimizerConfig = Key(default_factory=OptimizerConfig)
+    tune: TuneConfig = Key(default_factory=TuneConfig, exclude=True)
 
     @model_validator(mode="after")
     def _has_a_decay(self) -> Experiment:
@@ -208,7 +243,7 @@ def load_experiment(path: Path) -> Experiment:
     """Read an experiment file.
 
     Args:
-        path: a TOML file with the tables `[model]`, `[[losses]]`, `[train]`, `[optimizer]`.
+        path: a TOML file with the tables `[model]`, `[[losses]]`, `[train]`, `[optimizer]`, `[tune]`.
 
     Raises:
         ConfigError: the file, a key or a value is wrong; the message names it and the valid choices.

@@ -15,6 +15,7 @@ from funnelcast.errors import ConfigError, choices
 from funnelcast.gates import GateLayer
 from funnelcast.prediction import Prediction
 from funnelcast.schema import NULL_ID, Schema
+from funnelcast.space import SearchSpace
 
 __all__ = [
     "MLP",
@@ -47,6 +48,7 @@ class FunnelModel(nn.Module):
     """
 
     takes_graph: ClassVar[bool] = False
+    search_space: ClassVar[SearchSpace] = {}  # option -> the values that are worth a try
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()

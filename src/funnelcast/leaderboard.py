@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funnelcast.csv_table import to_csv
-from funnelcast.errors import DataError
+from funnelcast.errors import DataError, choices
 from funnelcast.evidence import SharedRows, add_evidence
 from funnelcast.metrics import HIGHER_IS_BETTER, IDEAL
 from funnelcast.significance.paired import seed_interval
@@ -127,22 +127,25 @@ def _add_gains(rows: Sequence[dict[str, Any]], baseline: dict[str, Any] | None) 
                 step[space]["auc_gain"] = (own / base - 1) * 100 if own is not None and base else None
 
 
-def build_leaderboard(reports: Sequence[Report], shared: SharedRows | None = None) -> dict[str, Any]:
+def build_leaderboard(
+    reports: Sequence[Report], shared: SharedRows | None = None, *, baseline: str | None = None
+) -> dict[str, Any]:
     """Build the leaderboard from the reports of all runs.
 
-    Gain = (AUC / AUC of Single-Task - 1) * 100 %, both means over seeds. The baseline is the first experiment whose
-    model is `single_task`.
+    Gain = (AUC / AUC of the baseline - 1) * 100 %, both means over seeds.
 
     Args:
         reports: contents of `report.json`; experiments keep the order in which they first come, seeds are sorted.
         shared: the rows that all runs were scored on; without them AUC have no interval and the only tests are those
             over seeds.
+        baseline: the experiment that gains refer to; by default the first one whose model is `single_task`, if any.
 
     Returns:
         `{"format": 1, "dataset", "split", "row_count", "seeds", "baseline", "funnel", "rows", "power", "statistics"}`.
 
     Raises:
-        DataError: no reports; or reports of different datasets, splits or steps; or a seed twice.
+        DataError: no reports; or reports of different datasets, splits or steps; or a seed twice; or no
+            report is of the baseline.
 
     Source: APEM paper, section 4.2, Table 3 (gain).
     """
@@ -150,8 +153,13 @@ def build_leaderboard(reports: Sequence[Report], shared: SharedRows | None = Non
     experiments = list(dict.fromkeys(report["experiment"] for report in reports))
     ordered = sorted(reports, key=lambda report: report["seed"])
     rows = [_row([report for report in ordered if report["experiment"] == name]) for name in experiments]
-    baseline = next((row for row in rows if row["model"] == BASELINE_MODEL), None)
-    _add_gains(rows, baseline)
+    key, name = ("model", BASELINE_MODEL) if baseline is None else ("experiment", baseline)
+    base = next((row for row in rows if row[key] == name), None)
+    if base is None and baseline is not None:
+        raise DataError(
+            f"baseline should be an experiment of the table, received '{baseline}'; {choices(experiments, baseline)}"
+        )
+    _add_gains(rows, base)
     evidence = add_evidence(rows, shared)
     first = reports[0]
     return {
@@ -160,7 +168,7 @@ def build_leaderboard(reports: Sequence[Report], shared: SharedRows | None = Non
         "split": first["split"],
         "row_count": first["rows"],
         "seeds": sorted({report["seed"] for report in reports}),
-        "baseline": baseline["experiment"] if baseline else None,
+        "baseline": base["experiment"] if base else None,
         "funnel": [
             {
                 "name": step["name"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -72,7 +72,18 @@ class State:
         return cls(**{**values, "best_score": math.inf if values["best_score"] is None else values["best_score"]})
 
 
-def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int = 0, resume: bool = False) -> Run:
+AfterEpoch = Callable[[Sequence[dict[str, Any]]], None]
+
+
+def fit(
+    folder: Path,
+    data: PreparedData,
+    experiment: Experiment,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    after_epoch: AfterEpoch | None = None,
+) -> Run:
     """Train a model and write its run.
 
     Adam on the sum of the losses; after each epoch the mean normalised entropy of every step's reach on VALID decides
@@ -85,6 +96,8 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
         seed: >= 0; fixes the first weights and the order of rows.
         resume: go on from the last checkpoint in `folder`; the weights become those of an unbroken run, bit by bit
             (on a CPU, same machine, same number of threads).
+        after_epoch: called with `history.json`'s epochs so far, when the checkpoint of an epoch is written; what it
+            raises ends the training there.
 
     Raises:
         ConfigError: an option is wrong, or the folder is taken.
@@ -99,7 +112,7 @@ def fit(folder: Path, data: PreparedData, experiment: Experiment, *, seed: int =
     if not run.complete:
         with run.lock():
             if not run.complete:  # another process may have ended it since
-                _train(set_up(run, data, model, losses), resume=resume)
+                _train(set_up(run, data, model, losses), resume=resume, after_epoch=after_epoch)
     return run
 
 
@@ -129,7 +142,7 @@ def set_up(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss])
     return Parts(run, model, average, losses, optimizers, train, valid, device)
 
 
-def _train(parts: Parts, *, resume: bool) -> None:
+def _train(parts: Parts, *, resume: bool, after_epoch: AfterEpoch | None) -> None:
     """Begin or take up the training, and go through its epochs."""
     run, model, average, optimizers = parts.run, parts.model, parts.average, parts.optimizers
     config, train = run.experiment.train, parts.train
@@ -144,6 +157,8 @@ def _train(parts: Parts, *, resume: bool) -> None:
             loss_sum = train_epoch(parts, state, loss_sum, progress, interrupt)
             _end_epoch(parts, state)
             save_checkpoint(run.folder, model, average, optimizers.members, state.to_json(), loss_sum)
+            if after_epoch is not None:
+                after_epoch(state.history["epochs"])
             if interrupt.pending:
                 raise KeyboardInterrupt
     if state.window:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from funnelcast.cli.shell import Data, Set, app, console, data_folder, read_experiment
+
+
+def show_comparison(board: dict[str, Any], out: Path) -> None:
+    """Print a leaderboard and where it stands.
+
+    Args:
+        board: from `compare`.
+        out: the folder it was written to.
+    """
+    from funnelcast.leaderboard import error_table, to_rich_table
+
+    console.print(to_rich_table(board))
+    errors = error_table(board)
+    if errors is not None:
+        console.print(errors)
+    console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
 
 
 @app.command()
@@ -21,15 +37,10 @@ def compare(
 ) -> None:
     """Train models x seeds and write leaderboard and report."""
     from funnelcast.compare import compare as compare_experiments
-    from funnelcast.leaderboard import error_table, to_rich_table
 
     plans = [read_experiment(path, settings) for path in experiments]
     folder = data_folder(data, plans)
     board = compare_experiments(
         plans, folder, out, seeds=seeds, jobs=jobs, announce=lambda line: console.print(line, highlight=False)
     )
-    console.print(to_rich_table(board))
-    errors = error_table(board)
-    if errors is not None:
-        console.print(errors)
-    console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
+    show_comparison(board, out)

@@ -84,7 +84,8 @@ def read_experiment(path: Path, settings: list[str]) -> Experiment:
     """
     from pydantic import ValidationError
 
-    tree = load_experiment(path).model_dump()
+    experiment = load_experiment(path)
+    tree = experiment.model_dump() | {"tune": experiment.tune}
     for key, value in read_pairs(settings).items():
         section, _, option = key.rpartition(".")
         sections = {"train": tree["train"], "optimizer": tree["optimizer"], "model": tree["model"]["options"]}

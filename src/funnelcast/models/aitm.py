@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from funnelcast.objective import per_step
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, SearchSpace
 
 __all__ = ["Ait", "Aitm"]
 
@@ -94,6 +96,11 @@ class Aitm(FunnelModel):
         >>> model(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": Choice((64, 32, 16), (128, 64, 32), (256, 128, 64)),
+        "dropout": Choice((0.1, 0.3, 0.3), 0.0, 0.1, 0.3),
+    }
 
     def __init__(
         self,

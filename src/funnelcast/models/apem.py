@@ -34,6 +34,7 @@ from funnelcast.layers import (
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, IntegerRange, SearchSpace
 
 __all__ = ["Apem"]
 
@@ -116,6 +117,13 @@ class Apem(FunnelModel):
         "apem_without_dependence": {"sigma": 0.0},
         "apem_open_gates": {"gate": "none"},
         "apem_key_mask": {"gate": "key_mask"},
+    }
+
+    search_space: ClassVar[SearchSpace] = {
+        "layers": IntegerRange(1, 4),
+        "inducing_points": Choice(16, 32, 64),
+        "heads": Choice(1, 2),
+        "sigma": Choice(0.1, 0.3, 1.0, 3.0),
     }
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_c
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, SearchSpace, Uniform
 
 __all__ = ["CrossStitch"]
 
@@ -58,6 +59,11 @@ class CrossStitch(FunnelModel):
         >>> CrossStitch(schema, hidden=(8, 4))(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "own": Uniform(0.5, 1.0, grid=(0.5, 0.7, 0.9)),
+    }
 
     def __init__(
         self,

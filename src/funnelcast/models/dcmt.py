@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from funnelcast.config import Component
 from funnelcast.heads import Head
@@ -10,6 +10,7 @@ from funnelcast.layers import log_odds
 from funnelcast.models._debiased import check_debiasing
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["Dcmt"]
@@ -54,6 +55,12 @@ class Dcmt(TransitionTowers):
         >>> [loss.name for loss in Dcmt(schema, hidden=(8,)).default_losses()]
         ['reach_bce', 'counterfactual']
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "lam": LogUniform(1e-4, 0.1, grid=(1e-4, 1e-3, 1e-2, 0.1)),
+        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+    }
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from funnelcast.layers import (
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, IntegerRange, SearchSpace
 
 __all__ = ["DcnPleEsmm"]
 
@@ -86,6 +89,14 @@ class DcnPleEsmm(FunnelModel):
         >>> DcnPleEsmm(schema, expert_hidden=(8,), tower_hidden=())(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "cross_layers": IntegerRange(1, 4),
+        "cross_rank": Choice(0, 16, 64),
+        "shared_experts": IntegerRange(1, 4),
+        "own_experts": IntegerRange(1, 3),
+        "expert_hidden": Choice((64,), (128,), (128, 64), (256, 128)),
+    }
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from funnelcast.layers import check_choice, log_odds
 from funnelcast.models._debiased import check_debiasing
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["DrJl"]
@@ -58,6 +59,12 @@ class DrJl(TransitionTowers):
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {"mrdr": {"imputation": "mrdr"}}
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "imputation_weight": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
+        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+    }
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from funnelcast.layers import (
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, IntegerRange, LogUniform, SearchSpace
 
 __all__ = ["DselectK"]
 
@@ -86,6 +87,13 @@ class DselectK(FunnelModel):
 
     gamma: Tensor
     codes: Tensor
+
+    search_space: ClassVar[SearchSpace] = {
+        "experts": Choice(4, 8),
+        "selectors": IntegerRange(1, 4),
+        "expert": Choice((64,), (128,), (128, 64), (256, 128)),
+        "entropy": LogUniform(1e-4, 0.1, grid=(1e-4, 1e-3, 1e-2, 0.1)),
+    }
 
     def __init__(
         self,

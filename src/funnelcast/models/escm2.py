@@ -25,6 +25,7 @@ from funnelcast.models._debiased import Estimator, Gradients, check_debiasing, e
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, LogUniform, SearchSpace
 
 __all__ = ["Escm2"]
 
@@ -81,6 +82,14 @@ class Escm2(FunnelModel):
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "escm2_ips": {"estimator": "ips"},
         "escm2_dr": {"estimator": "dr"},
+    }
+
+    search_space: ClassVar[SearchSpace] = {
+        "experts": Choice(2, 4, 8),
+        "expert": Choice((64,), (128,), (128, 64), (256, 128)),
+        "lam_c": LogUniform(0.01, 1.0, grid=(0.01, 0.1, 1.0)),
+        "lam_g": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
+        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
     }
 
     def __init__(

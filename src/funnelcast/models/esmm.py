@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from funnelcast.heads import Head
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["Esmm"]
@@ -44,6 +47,8 @@ class Esmm(TransitionTowers):
         >>> bool((reach[:, 1] < reach[:, 0]).all())
         True
     """
+
+    search_space: ClassVar[SearchSpace] = {"hidden": HIDDEN}
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, log_odds
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, SearchSpace
 
 __all__ = ["FunnelGraph"]
 
@@ -52,6 +53,8 @@ class FunnelGraph(FunnelModel):
     """
 
     takes_graph: ClassVar[bool] = True
+
+    search_space: ClassVar[SearchSpace] = {"hidden": HIDDEN}
 
     def __init__(self, schema: Schema, *, width: int = 18, hidden: tuple[int, ...] = (256, 128, 64)) -> None:
         super().__init__(schema)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from funnelcast.layers import FeatureEmbedding, FunnelModel
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, SearchSpace
 
 __all__ = ["Logistic"]
 
@@ -41,6 +44,8 @@ class Logistic(FunnelModel):
         >>> Logistic(schema)(torch.tensor([[2], [3]])).reach.shape
         torch.Size([2, 1])
     """
+
+    search_space: ClassVar[SearchSpace] = {"head": Choice("reach", "transition", "monotone")}
 
     def __init__(self, schema: Schema, *, head: Head = "reach") -> None:
         super().__init__(schema)

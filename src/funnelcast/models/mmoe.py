@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_lea
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, SearchSpace
 
 __all__ = ["Mmoe"]
 
@@ -49,6 +52,12 @@ class Mmoe(FunnelModel):
         >>> Mmoe(schema, experts=3, expert=(8,), tower=())(torch.tensor([[2], [3]])).reach.shape
         torch.Size([2, 1])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "experts": Choice(2, 4, 8),
+        "expert": Choice((64,), (128,), (128, 64), (256, 128)),
+        "tower": Choice((), (32,), (64,)),
+    }
 
     def __init__(
         self,

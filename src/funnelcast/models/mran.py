@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_lea
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, SearchSpace
 
 __all__ = ["Mran", "SelfAttention"]
 
@@ -98,6 +100,11 @@ class Mran(FunnelModel):
         >>> model(torch.tensor([[2, 3], [3, 1], [4, 4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "heads": Choice(1, 2),
+        "tower_hidden": Choice((), (32,), (64, 32), (128, 64)),
+    }
 
     def __init__(
         self,

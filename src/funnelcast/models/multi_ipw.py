@@ -10,6 +10,7 @@ from funnelcast.layers import check_choice
 from funnelcast.models._debiased import Estimator, Gradients, check_debiasing, estimator_losses, first_imputed_errors
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["MultiIpw"]
@@ -58,6 +59,12 @@ class MultiIpw(TransitionTowers):
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {"multi_dr": {"estimator": "dr"}}
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "transition_weight": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
+        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+    }
 
     def __init__(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from funnelcast.config import Component
 from funnelcast.heads import Head
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["NiseModel"]
@@ -51,6 +52,12 @@ class NiseModel(TransitionTowers):
         >>> [loss.name for loss in NiseModel(schema, hidden=(8,)).default_losses()]
         ['reach_bce', 'nise']
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "alpha": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
+        "beta": LogUniform(1.0, 100.0, grid=(1.0, 10.0, 50.0, 100.0)),
+    }
 
     def __init__(
         self,

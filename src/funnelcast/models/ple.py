@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_at_lea
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, IntegerRange, SearchSpace
 
 __all__ = ["Ple"]
 
@@ -67,6 +68,14 @@ class Ple(FunnelModel):
         >>> model(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "levels": IntegerRange(1, 3),
+        "shared_experts": IntegerRange(1, 4),
+        "own_experts": IntegerRange(1, 4),
+        "expert_hidden": Choice((64,), (128,), (128, 64), (256, 128)),
+        "tower_hidden": Choice((), (32,), (64,)),
+    }
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_w
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, Choice, SearchSpace
 
 __all__ = ["ResFlow"]
 
@@ -76,6 +78,11 @@ class ResFlow(FunnelModel):
         >>> ResFlow(schema, hidden=(8, 4))(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": HIDDEN,
+        "monotone": Choice(False, True),
+    }
 
     def __init__(
         self, schema: Schema, *, width: int = 18, hidden: tuple[int, ...] = (256, 128, 64), monotone: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_w
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, SearchSpace
 
 __all__ = ["SharedBottom"]
 
@@ -44,6 +47,11 @@ class SharedBottom(FunnelModel):
         >>> SharedBottom(schema, bottom=(8,), tower=())(torch.tensor([[2], [3]])).reach.shape
         torch.Size([2, 1])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "bottom": Choice((64,), (128, 64), (256, 128), (512, 256)),
+        "tower": Choice((), (32,), (64,)),
+    }
 
     def __init__(
         self,

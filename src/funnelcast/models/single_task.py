@@ -18,6 +18,7 @@ from funnelcast.layers import (
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import HIDDEN, SearchSpace
 
 __all__ = ["SingleTask"]
 
@@ -57,6 +58,8 @@ class SingleTask(FunnelModel):
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {"single_task_local": {"space": "local"}}
+
+    search_space: ClassVar[SearchSpace] = {"hidden": HIDDEN}
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_a
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, LogUniform, SearchSpace
 
 __all__ = ["Sluice"]
 
@@ -63,6 +65,13 @@ class Sluice(FunnelModel):
         >>> Sluice(schema, hidden=(8, 8))(torch.tensor([[2], [3], [4]])).reach.shape
         torch.Size([3, 2])
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "hidden": Choice((64, 64), (128, 128), (256, 256)),
+        "tower": Choice((), (32,), (64,)),
+        "subspaces": Choice(1, 2, 4),
+        "orthogonality": LogUniform(1e-3, 0.1, grid=(1e-3, 1e-2, 0.1)),
+    }
 
     def __init__(
         self,
