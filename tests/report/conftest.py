@@ -145,3 +145,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of an ordinary comparison, for tests that only read it."""
     experiments = [("single", "single_task", 0.5), ("mmoe", "mmoe", 0.7), ("apem", "apem", 0.8)]
     return write_report(build(tmp_path_factory.mktemp("shop"), experiments))
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison with all optional files, for tests that only read it."""
+    experiments = [("single", "single_task", 0.5), ("mmoe", "mmoe", 0.7), ("apem", "apem", 0.8)]
+    return write_report(build(tmp_path_factory.mktemp("everything"), experiments, rows=3000, everything=True))
