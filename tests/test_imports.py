@@ -41,7 +41,7 @@ LAYERS = [
     ],
     ["datasets", "models", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["catalog", "tracking", "compare", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]
@@ -88,6 +88,9 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
         "from funnelcast import AucHistogram",
+        "import funnelcast.catalog",
+        "import funnelcast.tracking.mlflow",
+        "import funnelcast.report",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from funnelcast.cli.shell import Data, Set, app, console, data_folder, read_experiment
+from funnelcast.cli.shell import Data, Set, Track, app, console, data_folder, read_experiment
 
 
 @app.command()
@@ -18,11 +18,14 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
     settings: Set = [],  # noqa: B006
+    track: Track = [],  # noqa: B006
 ) -> None:
     """Train models x seeds and write leaderboard and report."""
     from funnelcast.compare import compare as compare_experiments
     from funnelcast.leaderboard import error_table, to_rich_table
+    from funnelcast.tracking import export, open_trackers
 
+    trackers = open_trackers(track)
     plans = [read_experiment(path, settings) for path in experiments]
     folder = data_folder(data, plans)
     board = compare_experiments(
@@ -32,4 +35,8 @@ def compare(
     errors = error_table(board)
     if errors is not None:
         console.print(errors)
+    for name, seed in ((row["experiment"], seed) for row in board["rows"] for seed in row["seeds"] if trackers):
+        export(out / "runs" / f"{name}-seed{seed}", trackers)
+    if trackers:
+        console.print(f"exported every run to {', '.join(track)}", soft_wrap=True)
     console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
