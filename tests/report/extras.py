@@ -27,7 +27,7 @@ def calibration(scores: Scores, sharper: Scores) -> dict[str, Any]:
                 for space in SPACES
             }
         steps.append(record)
-    return {"format": 1, "method": "platt", "fitted_on": "valid", "steps": steps}
+    return {"format": 1, "method": "platt", "fitted_on": {"split": "valid", "rows": 900}, "steps": steps}
 
 
 def importance(steps: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
@@ -69,6 +69,13 @@ def slices(steps: Sequence[str], columns: Sequence[str], values: int = 5) -> dic
     return {
         "format": 1,
         "split": "test",
+        "gaps": [
+            {
+                "column": columns[0],
+                "value": f"{columns[0]} 2",
+                "sentence": f"{steps[0]}: reach AUC 0.5123 on {columns[0]} 2 against 0.7000 overall",
+            }
+        ],
         "columns": [
             {
                 "column": column,
@@ -204,6 +211,15 @@ def efficiency(experiments: Sequence[tuple[str, str, float]]) -> dict[str, Any]:
 def add_statistics(board: dict[str, Any]) -> None:
     """Intervals, tests against the first experiment, and power, as a comparison with statistics has them."""
     against = board["rows"][0]["experiment"]
+    board["published"] = [
+        {
+            "source": "Somebody 2020",
+            "protocol": "random",
+            "note": "their own split",
+            "model": "esmm",
+            "steps": [{"name": board["funnel"][0]["name"], "space": "reach", "metric": "auc", "value": 0.6543}],
+        }
+    ]
     board["statistics"] = {"alpha": 0.05, "resamples": 2000, "clusters": "user"}
     board["power"] = [
         {
@@ -211,7 +227,8 @@ def add_statistics(board: dict[str, Any]) -> None:
             "space": space,
             "positives": step["positives"],
             "smallest_difference": 0.012,
-            "sentence": f"With {step['positives']:,} positives a difference of 0.0120 is found four times in five.",
+            "sentence": f"with {step['positives']:,} positives a difference under 0.012 in {step['name']}'s AUC "
+            "cannot be seen",
         }
         for step in board["funnel"]
         for space in SPACES
@@ -233,8 +250,8 @@ def add_statistics(board: dict[str, Any]) -> None:
                         "wilcoxon_p": None,
                         "delong_p": 0.00001,
                         "holm_p": 0.004,
-                        "paper_mark": "*",
-                        "holm_mark": "**",
+                        "paper_mark": number == 2,
+                        "holm_mark": True,
                     }
 
 

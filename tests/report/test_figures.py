@@ -15,6 +15,7 @@ from funnelcast.report.figures import (
     Line,
     gamma_figure,
     gates_figure,
+    line_style,
     loss_figure,
     ne_figure,
     pr_figure,
@@ -105,6 +106,8 @@ def test_ten_experiments_have_eight_colours() -> None:
     svg = roc()
     assert svg.count("stroke:var(--s1)") == 2
     assert svg.count("stroke:var(--s7)") == 1
+    assert svg.count("stroke-dasharray") == 2  # the ninth and the tenth are dashed
+    assert len({line_style(i) for i in range(24)}) == 24
 
 
 def test_a_dashed_line_and_a_grey_one() -> None:

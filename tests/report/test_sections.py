@@ -61,11 +61,20 @@ def test_statistics_stand_in_words_in_the_leaderboard_and_in_a_table(everything:
     board = json.loads((everything.parent / "leaderboard.json").read_text(encoding="utf-8"))
     low, high = board["rows"][2]["steps"][2]["reach"]["auc"]["interval"]
     assert f"{low:.4f} to {high:.4f}</small>" in source
-    assert "<sup>**</sup>" in source
+    assert "<sup>**†</sup>" in source
+    assert "** better than the best other experiment, paired t-test over seeds" in source
+    assert "† better by DeLong&#39;s test, p &lt; 0.05 after Holm" in source
     assert "p = 0.0040 after Holm&#39;s correction: significant at 0.05." in source
-    assert "a difference of 0.0120 is found four times in five." in source
+    assert "positives a difference under 0.012 in buy&#39;s AUC cannot be seen. It predicts" in source
     assert re.search(r"Tests of the differences.*<td>&lt; 0.0001</td>", source, flags=re.DOTALL)
     assert "Statistics: alpha 0.05, resamples 2000, clusters user." in source
+
+
+def test_slices_far_below_and_published_results_are_told(everything: Path) -> None:
+    source = everything.read_text(encoding="utf-8")
+    assert "click: reach AUC 0.5123 on apem column 2 against 0.7000 overall." in source
+    assert "Published by other laboratories, not measured here" in source
+    assert "Somebody 2020: their own split" in source
 
 
 def test_predicted_rates_follow_from_pcoc(everything: Path) -> None:

@@ -100,9 +100,11 @@ def test_a_leading_baseline_is_judged_by_the_tests_of_the_others() -> None:
 
 def test_the_power_analysis_takes_the_place_of_the_rough_error() -> None:
     record = board(88, apem=[0.66], ple=[0.65])
-    record["power"] = [{"step": "buy", "space": "reach", "sentence": "88 positives show differences of 0.05."}]
+    record["power"] = [
+        {"step": "buy", "space": "reach", "sentence": "with 88 positives a difference under 0.05 cannot be seen"}
+    ]
     ((_, text),) = verdict(record)
-    assert "88 positives show differences of 0.05." in text
+    assert "With 88 positives a difference under 0.05 cannot be seen." in text
     assert "one standard error" not in text
 
 

@@ -34,7 +34,7 @@ def calibration_group(source: Source, step: int) -> Group | None:
     return Group(
         "Calibration: before and after",
         f"Figures show {isolate(leader.experiment)}, calibrated by {fit['method']}, fitted on "
-        f"{str(fit['fitted_on']).upper()}.",
+        f"{fit['fitted_on']['split'].upper()}.",
         panels=tuple(panel for panel in panels if panel is not None),
         tables=tuple(_table(runs, step, space) for space in spaces),
     )

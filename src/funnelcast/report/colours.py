@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["COLOURS", "SERIES", "css_colours", "on_paper", "series_colour"]
+__all__ = ["COLOURS", "SERIES_COLOURS", "css_colours", "on_paper", "series_colour"]
 
 # Name of the CSS variable -> (light, dark).
 COLOURS = {
@@ -23,7 +23,7 @@ COLOURS = {
     "s6": ("#5d4fa3", "#a99be8"),
     "s7": ("#5a5f66", "#a9b0b8"),
 }
-SERIES = 8  # experiments with a colour of their own
+SERIES_COLOURS = 8  # experiments with a colour of their own
 
 
 def series_colour(series: int | None) -> str:
@@ -36,7 +36,7 @@ def series_colour(series: int | None) -> str:
         >>> series_colour(1), series_colour(None)
         ('var(--s1)', 'var(--soft)')
     """
-    return "var(--soft)" if series is None else f"var(--s{series % SERIES})"
+    return "var(--soft)" if series is None else f"var(--s{series % SERIES_COLOURS})"
 
 
 def css_colours(scheme: str) -> str:

@@ -13,6 +13,7 @@ __all__ = ["importance_section", "slices_section"]
 
 _FIELDS = 15  # bars of a figure of importance
 _COLUMNS, _SLICES = 8, 12  # columns and values of a column with figures and tables
+_GAPS = 5  # slices far below all rows that are told in words
 _OTHERS = 3  # experiments whose tables are folded below the one that is drawn
 
 
@@ -105,7 +106,9 @@ def slices_section(source: Source) -> Section | None:
     legend = tuple(Entry(step, series_colour(i)) for i, step in enumerate(source.steps))
     panels = tuple(_slice_panel(i, column, source.steps, legend) for i, column in enumerate(shown))
     others = tuple(_folded_slices(run, source.steps) for run in runs[1 : 1 + _OTHERS])
-    return Section("slices", "Slices", "Slices", note, groups=(Group(legend=legend, panels=panels), *others))
+    gaps = tuple((f"{gap['column']} = {gap['value']}", f"{gap['sentence']}.") for gap in found.get("gaps", [])[:_GAPS])
+    groups = (Group(legend=legend, panels=panels), *others)
+    return Section("slices", "Slices", "Slices", note, words=gaps, groups=groups)
 
 
 def _slice_panel(number_of_column: int, column: Record, steps: Sequence[str], legend: tuple[Entry, ...]) -> Panel:

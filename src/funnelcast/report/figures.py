@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from funnelcast.report.cleaning import STAND_INS, for_the_page
-from funnelcast.report.colours import series_colour
+from funnelcast.report.colours import SERIES_COLOURS, series_colour
 
 __all__ = [
+    "SERIES_COLOURS",
     "Line",
     "gamma_figure",
     "gates_figure",
+    "line_style",
     "loss_figure",
     "ne_figure",
     "pr_figure",
@@ -34,6 +36,7 @@ __all__ = [
 _MARKED = 12  # lines whose points are marked; more marks than that hide each other
 _WIDTH, _HEIGHT = 4.6, 3.5  # inches at 72 units each: the size of the view box
 _INK, _RULE = (STAND_INS[f"var(--{name})"] for name in ("ink", "rule"))
+_DASHES: tuple[tuple[Any, str], ...] = (("solid", ""), ((0, (5, 2)), "5 2"), ((0, (1.5, 1.5)), "1.5 1.5"))
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "funnelcast",
@@ -77,6 +80,19 @@ def _colour(series: int | None) -> str:
     return STAND_INS[series_colour(series)]
 
 
+def line_style(series: int) -> tuple[str, str]:
+    """Name the CSS colour and the SVG dashes of a series, for a legend.
+
+    Args:
+        series: number of the experiment; the first eight have colours of their own, later ones are dashed.
+
+    Example:
+        >>> line_style(9)
+        ('var(--s1)', '5 2')
+    """
+    return series_colour(series), _DASHES[series // SERIES_COLOURS % len(_DASHES)][1]
+
+
 def _draw(name: str, draw: Callable[[Axes], None]) -> str:
     """Draw one panel and return an SVG element whose ids start with `name`."""
     with matplotlib.style.context(["default", _STYLE]):
@@ -92,11 +108,12 @@ def _draw(name: str, draw: Callable[[Axes], None]) -> str:
 
 
 def _plot(axes: Axes, line: Line, *, mark: bool = False, width: float = 1.6, steps: bool = False) -> None:
+    dashes = _DASHES[(line.series or 0) // SERIES_COLOURS % len(_DASHES)][0]
     axes.plot(
         line.x,
         line.y,
         color=_colour(line.series),
-        linestyle=(0, (4, 2)) if line.dashed else "solid",
+        linestyle=(0, (4, 2)) if line.dashed else dashes,
         linewidth=width,
         marker="o" if mark else None,
         markersize=3.2,

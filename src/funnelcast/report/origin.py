@@ -73,7 +73,7 @@ def origin_section(source: Source) -> Section:
     versions = Table.of_text(["what", "version or number"], [[key, str(value)] for key, value in environment.items()])
     rows = []
     for run in source.runs:
-        weights = next((value for name, value in run.checksums.items() if name.startswith("weights")), "-")
+        weights = next((value for name, value in run.checksums.items() if name.startswith(("weights", "trees"))), "-")
         data = run.report.get("data_sha256") or run.record.get("data", {}).get("manifest_sha256", "-")
         rows.append([Cell(run.experiment), Cell(str(run.report["seed"])), Cell(str(data)), Cell(str(weights))])
     hashes = Table(

@@ -92,9 +92,10 @@ def leaderboard_section(source: Source) -> Section:
         "known. Each line runs from the lowest to the highest value of its step."
     )
     groups = [Group(tables=(_board_table(source),)), Group("Reach AUC of every seed", dots, panels=strips)]
-    tests = _tests_table(source)
+    tests, published = _tests_table(source), _published(board)
     if tests is not None:
         groups.insert(1, Group("Tests of the differences", tables=(tests,), folded=True))
+    groups += [published] if published is not None else []
     return Section(
         "leaderboard", "Leaderboard", "Leaderboard", f"{note}The best value of a column is bold.", groups=tuple(groups)
     )
@@ -103,6 +104,13 @@ def leaderboard_section(source: Source) -> Section:
 def _interval(value: Record) -> tuple[float, float] | None:
     found = value.get("interval")
     return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _marks(test: Record | None) -> str:
+    """Write `**` for a better mean by the paper's rule, and a dagger for a better AUC by DeLong's test after Holm."""
+    if test is None:
+        return ""
+    return ("**" if test.get("paper_mark") else "") + ("†" if test.get("holm_mark") and test["difference"] > 0 else "")
 
 
 def _board_table(source: Source) -> Table:
@@ -114,22 +122,23 @@ def _board_table(source: Source) -> Table:
         for i, step in enumerate(board["funnel"])
         for space in ("reach", "transition")
     }
-    rows, marked, bounded = [], False, False
+    rows, marks, bounded = [], "", False
     for row, cells in zip(board["rows"], table.rows, strict=True):
         line = []
         for head, cell in zip(table.heads, cells, strict=True):
             if head in aucs:
                 step, space = aucs[head]
                 value = row["steps"][step][space]["auc"]
-                interval, mark = _interval(value), (value.get("test") or {}).get("holm_mark") or ""
-                bounded, marked = bounded or interval is not None, marked or bool(mark)
+                interval, mark = _interval(value), _marks(value.get("test"))
+                bounded, marks = bounded or interval is not None, marks + mark
                 words = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
                 cell = replace(cell, mark=mark, small="\n".join(part for part in (cell.small, words) if part))
             line.append(cell)
         rows.append(line)
-    level = (1 - board.get("statistics", {}).get("alpha", 0.05)) * 100
-    notes = [f"Below an AUC: its spread over seeds and its {level:g} % interval."] if bounded else []
-    notes += ["Marks: the difference is significant after Holm's correction; see the tests below."] if marked else []
+    alpha = board.get("statistics", {}).get("alpha", 0.05)
+    notes = [f"Below an AUC: its spread over seeds and its {(1 - alpha) * 100:g} % interval."] if bounded else []
+    notes += ["** better than the best other experiment, paired t-test over seeds, p < 0.01."] if "**" in marks else []
+    notes += [f"† better by DeLong's test, p < {alpha:g} after Holm's correction."] if "†" in marks else []
     return Table(table.heads, rows, tuple(notes), "experiments")
 
 
@@ -155,7 +164,7 @@ def _tests_table(source: Source) -> Table | None:
                         Cell(row["experiment"]),
                         Cell(f"{source.steps[i]} {space}"),
                         Cell(str(test.get("against", ""))),
-                        Cell(difference, mark=test.get("holm_mark") or ""),
+                        Cell(difference, mark=_marks(test)),
                         Cell(interval),
                         *map(Cell, values),
                     ]
@@ -200,3 +209,18 @@ def _by_seed(source: Source, name: str, values: Sequence[float | None]) -> list[
     seeds = next(row["seeds"] for row in source.board["rows"] if row["experiment"] == name)
     found = dict(zip(seeds, values, strict=True))
     return [number(found[seed]) if seed in found else "-" for seed in source.board["seeds"]]
+
+
+def _published(board: Record) -> Group | None:
+    """What other laboratories published on the same data, or None where nothing is known."""
+    rows = board.get("published") or []
+    if not rows:
+        return None
+    keys = dict.fromkeys((step["name"], step["space"], step["metric"]) for row in rows for step in row["steps"])
+    cells = []
+    for row in rows:
+        known = {(step["name"], step["space"], step["metric"]): f"{step['value']:.4f}" for step in row["steps"]}
+        cells.append([row["model"], *(known.get(key, "-") for key in keys), row["source"]])
+    notes = tuple(dict.fromkeys(f"{row['source']}: {row['note']}" for row in rows))
+    heads = ["model", *(" ".join(key) for key in keys), "source"]
+    return Group("Published by other laboratories, not measured here", tables=(Table.of_text(heads, cells, notes),))

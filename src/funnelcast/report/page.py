@@ -18,8 +18,8 @@ from funnelcast.report.origin import efficiency_section, origin_section
 from funnelcast.report.overview import funnel_section, leaderboard_section, verdict_section
 from funnelcast.report.selectors import selectors_section
 from funnelcast.report.source import Source, read_source
-from funnelcast.report.standalone import write_figures
 from funnelcast.report.steps import step_section
+from funnelcast.report.svg_files import write_figures
 from funnelcast.report.training import training_section
 
 __all__ = ["write_report"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from funnelcast.errors import ArtifactError
 from funnelcast.files import read_json
 from funnelcast.leaderboard import build_leaderboard
-from funnelcast.report.colours import SERIES, series_colour
+from funnelcast.report.colours import SERIES_COLOURS, series_colour
 from funnelcast.report.elements import Entry, Record
 
 __all__ = ["Run", "Source", "read_source"]
@@ -136,11 +136,11 @@ def choose_drawn(board: Record) -> dict[str, int]:
     """
     names = [row["experiment"] for row in board["rows"]]
     chosen = set(names)
-    if len(names) > SERIES:
+    if len(names) > SERIES_COLOURS:
         orders = [ranking(board, step) for step in reversed(range(len(board["funnel"])))]
         wanted = [name for place in zip(*orders, strict=True) for name in place]
         baseline = [board["baseline"]] if board["baseline"] is not None else []
-        chosen = set(list(dict.fromkeys([*baseline, *wanted]))[:SERIES])
+        chosen = set(list(dict.fromkeys([*baseline, *wanted]))[:SERIES_COLOURS])
     return {name: i for i, name in enumerate(name for name in names if name in chosen)}
 
 

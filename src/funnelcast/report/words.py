@@ -118,7 +118,8 @@ def _certainty(leaderboard: Record, rows: Sequence[Record], step: int) -> str:
     name, positives = leaderboard["funnel"][step]["name"], leaderboard["funnel"][step]["positives"]
     for power in leaderboard.get("power") or ():
         if (power["step"], power["space"]) == (name, "reach"):
-            return str(power["sentence"])
+            sentence = str(power["sentence"])
+            return f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
     means = [row["steps"][step]["reach"]["auc"]["mean"] for row in rows[:2]]
     error = sampling_error(means[0], positives)
     if len(means) == 2 and round(means[0] - means[1], 4) > 0 and error <= means[0] - means[1]:
