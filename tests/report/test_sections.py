@@ -42,7 +42,17 @@ def test_what_is_not_there_is_left_out(shop: Path) -> None:
     assert sections(shop)[-2:] == ["training", "origin"]
     for words in OPTIONAL.values():
         assert words not in source
-    assert "Tests of the differences" not in source
+
+
+def test_a_leaderboard_without_tests_has_no_table_of_them(make_comparison: Make) -> None:
+    folder = make_comparison(EXPERIMENTS, rows=300, seeds=1)
+    board = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    for row in board["rows"]:
+        for step in row["steps"]:
+            for space in ("reach", "transition"):
+                step[space]["auc"].pop("test", None)
+    (folder / "leaderboard.json").write_text(json.dumps(board), encoding="utf-8")
+    assert "Tests of the differences" not in write_report(folder).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
