@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from funnelcast.curves import equal_mass_bins, reliability, roc_points, score_histogram, wilson
+from funnelcast.curves import (
+    equal_mass_bins,
+    precision_recall_points,
+    reliability,
+    roc_points,
+    score_histogram,
+    wilson,
+)
 from funnelcast.metrics import auc, ece
 
 
@@ -105,3 +112,43 @@ def test_histogram_of_a_constant_has_room() -> None:
     histogram = score_histogram(np.full(3, 0.25), np.array([True, False, False]), bins=4)
     assert sum(histogram["positives"]) + sum(histogram["negatives"]) == 3
     assert histogram["edges"][0] < 0.25 < histogram["edges"][-1]
+
+
+def test_precision_recall_by_hand() -> None:
+    # Thresholds 0.9, 0.5 (a tie of a positive and a negative), 0.1: hits 1, 2, 3 of 3, alarms 0, 1, 1.
+    scores, labels = np.array([0.5, 0.9, 0.1, 0.5]), np.array([True, True, True, False])
+    curve = precision_recall_points(scores, labels)
+    assert curve["recall"] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert curve["precision"] == pytest.approx([1, 2 / 3, 3 / 4])
+    assert curve["average_precision"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    # A weight of 2 on the negative: hits 1, 2, 3, alarms 0, 2, 2.
+    weighted = precision_recall_points(scores, labels, np.array([1.0, 1.0, 1.0, 2.0]))
+    assert weighted["precision"] == pytest.approx([1, 1 / 2, 3 / 5])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(1, 3)), min_size=2, max_size=40))
+def test_precision_recall_equals_scikit_learn(rows: list[tuple[int, bool, int]]) -> None:
+    scores, labels, weights = (np.array(column) for column in zip(*rows, strict=True))
+    if labels.all() or not labels.any():
+        labels[0] = ~labels[0]
+    curve = precision_recall_points(scores, labels, weights)
+    precision, recall, _ = precision_recall_curve(labels, scores, sample_weight=weights)
+    assert curve["recall"] == pytest.approx(recall[-2::-1].tolist())
+    assert curve["precision"] == pytest.approx(precision[-2::-1].tolist())
+    expected = average_precision_score(labels, scores, sample_weight=weights)
+    assert curve["average_precision"] == pytest.approx(expected)
+
+
+def test_many_thresholds_leave_few_exact_points_of_precision_and_recall() -> None:
+    draw = np.random.default_rng(5)
+    labels = draw.random(3000) < 0.1
+    scores = draw.normal(labels * 1.0, 1.0)
+    curve = precision_recall_points(scores, labels, points=50)
+    assert 25 < len(curve["recall"]) <= 50
+    assert curve["recall"][-1] == 1.0
+    assert curve["precision"][-1] == pytest.approx(labels.mean())
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    exact = set(zip(np.round(recall, 9).tolist(), np.round(precision, 9).tolist(), strict=True))
+    assert set(zip(np.round(curve["recall"], 9), np.round(curve["precision"], 9), strict=True)) <= exact
+    assert curve["average_precision"] == pytest.approx(average_precision_score(labels, scores))

@@ -78,6 +78,8 @@ LAYERS = [
         "workers",
         "ablate",
         "tuning",
+        "catalog",
+        "tracking",
     ],
     ["cli"],
     ["__main__"],
@@ -129,6 +131,9 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.experiment.lift",
         "import funnelcast.experiment.assignment",
         "from funnelcast import AucHistogram",
+        "import funnelcast.catalog",
+        "import funnelcast.tracking.mlflow",
+        "import funnelcast.report",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -1,4 +1,4 @@
-"""Curves on arrays: ROC points, reliability bins, score histograms.
+"""Curves on arrays: ROC and precision-recall points, reliability bins, score histograms.
 
 Shape legend: N rows, P points, Q bins.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["equal_mass_bins", "reliability", "roc_points", "score_histogram", "wilson"]
+__all__ = ["equal_mass_bins", "precision_recall_points", "reliability", "roc_points", "score_histogram", "wilson"]
 
 Array = NDArray[Any]
 
@@ -113,6 +113,16 @@ def reliability(
     return records
 
 
+def _above_thresholds(scores: Array, labels: Array, weights: Array | None) -> tuple[Array, Array]:
+    """Sum the weight of positives and of negatives at or above every distinct score, from 0 at the highest on."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, positive = scores[order], labels[order].astype(np.float64)
+    weight = np.ones(len(scores)) if weights is None else weights[order].astype(np.float64)
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # last row of every tie
+    hits = np.append(0.0, np.cumsum(weight * positive)[last])
+    return hits, np.append(0.0, np.cumsum(weight * (1 - positive))[last])
+
+
 def roc_points(scores: Array, labels: Array, weights: Array | None = None, points: int = 200) -> dict[str, list[float]]:
     """Trace the ROC curve with a limited number of exact points.
 
@@ -133,16 +143,47 @@ def roc_points(scores: Array, labels: Array, weights: Array | None = None, point
         >>> roc_points(np.array([0.9, 0.2, 0.4]), np.array([True, False, True]))
         {'false_positive_rate': [0.0, 0.0, 0.0, 1.0], 'true_positive_rate': [0.0, 0.5, 1.0, 1.0]}
     """
-    order = np.argsort(-scores, kind="stable")
-    ordered, positive = scores[order], labels[order].astype(np.float64)
-    weight = np.ones(len(scores)) if weights is None else weights[order].astype(np.float64)
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # last row of every tie
-    hits = np.append(0.0, np.cumsum(weight * positive)[last])
-    alarms = np.append(0.0, np.cumsum(weight * (1 - positive))[last])
+    hits, alarms = _above_thresholds(scores, labels, weights)
     true_rate, false_rate = hits / hits[-1], alarms / alarms[-1]
     way = true_rate + false_rate  # rises from 0 to 2 along the curve
     kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)).clip(max=len(way) - 1))
     return {"false_positive_rate": false_rate[kept].tolist(), "true_positive_rate": true_rate[kept].tolist()}
+
+
+def precision_recall_points(
+    scores: Array, labels: Array, weights: Array | None = None, points: int = 200
+) -> dict[str, Any]:
+    """Trace the precision-recall curve with a limited number of exact points.
+
+    At a threshold t: recall = P(score >= t | 1), precision = P(1 | score >= t). Every distinct score is a threshold;
+    of these the ones nearest to even spacing along recall + false positive rate are kept, as in `roc_points`.
+    Average precision = sum_k (recall_k - recall_{k-1}) precision_k over all thresholds: the area below the steps.
+
+    Args:
+        scores: [N] numbers without NaN; larger means more likely.
+        labels: [N] bool, both classes present.
+        weights: [N] > 0, or None for one each.
+        points: P, the largest number of points, >= 2.
+
+    Returns:
+        `recall` [P], not falling and 1 at the end, `precision` [P], and `average_precision`.
+
+    Source: Davis and Goadrich 2006, "The relationship between precision-recall and ROC curves": between two points
+    the curve is no straight line, so it is drawn and summed in steps.
+
+    Example:
+        >>> precision_recall_points(np.array([0.9, 0.2, 0.4, 0.1]), np.array([True, True, False, False]))
+        {'recall': [0.5, 0.5, 1.0, 1.0], 'precision': [1.0, 0.5, 0.666..., 0.5], 'average_precision': 0.833...}
+    """
+    hits, alarms = _above_thresholds(scores, labels, weights)
+    way = hits / hits[-1] + alarms / alarms[-1]  # rises from 0 to 2 along the curve
+    recall, precision = hits[1:] / hits[-1], hits[1:] / (hits[1:] + alarms[1:])
+    kept = np.unique(np.searchsorted(way[1:], np.linspace(way[1], way[-1], points)).clip(max=len(recall) - 1))
+    return {
+        "recall": recall[kept].tolist(),
+        "precision": precision[kept].tolist(),
+        "average_precision": float(np.dot(np.diff(recall, prepend=0.0), precision)),
+    }
 
 
 def score_histogram(probability: Array, labels: Array, bins: int = 40) -> dict[str, list[float] | list[int]]:

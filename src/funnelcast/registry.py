@@ -1,4 +1,4 @@
-"""Name -> class, for models, losses and datasets; a file registers itself under its own name."""
+"""Name -> class, for models, losses, datasets and trackers; a file registers itself under its own name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from funnelcast.errors import ConfigError, UnknownNameError, choices
 
-__all__ = ["DATASETS", "LOSSES", "MODELS", "Registry", "import_siblings"]
+__all__ = ["DATASETS", "LOSSES", "MODELS", "TRACKERS", "Registry", "import_siblings"]
 
 T = TypeVar("T")
 
@@ -177,3 +177,4 @@ def import_siblings(package: str, path: list[str]) -> None:
 MODELS: Registry[Any] = Registry("model", "funnelcast.models")
 LOSSES: Registry[Any] = Registry("loss", "funnelcast.losses")
 DATASETS: Registry[Any] = Registry("dataset", "funnelcast.datasets")
+TRACKERS: Registry[Any] = Registry("tracker", "funnelcast.tracking")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funnelcast import metrics
-from funnelcast.curves import reliability, roc_points, score_histogram
+from funnelcast.curves import precision_recall_points, reliability, roc_points, score_histogram
 from funnelcast.errors import DataError
 from funnelcast.gauc import gauc
 from funnelcast.metrics import Undefined, Value
@@ -234,27 +234,34 @@ def _space_curves(scores: Scores, step: int, space: Space) -> dict[str, Any]:
     if not len(labels):
         return {
             name: value
-            for key in ("roc", "reliability", "histogram")
+            for key in ("roc", "pr", "reliability", "histogram")
             for name, value in _as_json({key: Undefined("no rows")}).items()
         }
     probability = np.exp(log_p, dtype=np.float64)
     reason = metrics.one_class(labels)
     return {
-        **({"roc": None, "roc_reason": reason} if reason else {"roc": roc_points(log_p, labels, weight)}),
+        **(
+            {"roc": None, "roc_reason": reason, "pr": None, "pr_reason": reason}
+            if reason
+            else {
+                "roc": roc_points(log_p, labels, weight),
+                "pr": precision_recall_points(log_p, labels, weight),
+            }
+        ),
         "reliability": reliability(probability, labels, weight),
         "histogram": score_histogram(probability, labels),
     }
 
 
 def funnel_curves(scores: Scores) -> dict[str, Any]:
-    """Trace ROC, reliability and score histogram of every step in both spaces.
+    """Trace ROC, precision-recall, reliability and score histogram of every step in both spaces.
 
     Args:
         scores: predictions and labels of a split.
 
     Returns:
-        `{"format": 1, "steps": [{"name", "reach": {...}, "transition": {...}}]}` with `roc`, `reliability` and
-        `histogram` as in `funnelcast.curves`; an undefined curve is None, with its reason under `<name>_reason`.
+        `{"format": 1, "steps": [{"name", "reach": {...}, "transition": {...}}]}` with `roc`, `pr`, `reliability`
+        and `histogram` as in `funnelcast.curves`; an undefined curve is None, with its reason under `<name>_reason`.
     """
     steps = [
         {"name": name, **{space: _space_curves(scores, step, space) for space in SPACES}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from funnelcast.leaderboard import build_leaderboard
 from funnelcast.report import write_report
 from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 
-BASE_LOG_ODDS = (-2.2, -1.6, -0.9)
+from . import extras
+
+BASE_LOG_ODDS = (-2.2, -1.6, -0.9, -1.2, -0.8)
 
 
 def make_scores(skill: float, seed: int, rows: int, steps: Sequence[str], truth: bool) -> Scores:
@@ -94,8 +95,10 @@ def build(
     dataset: str = "shop",
     truth: bool = True,
     epochs: int = 3,
+    everything: bool = False,
+    fields: int = 6,
 ) -> Path:
-    """Make a comparison's folder; experiments are (name, model, skill)."""
+    """Make a comparison's folder; experiments are (name, model, skill). `everything` adds all optional files."""
     reports = []
     for i, (name, model, skill) in enumerate(experiments):
         for seed in range(seeds):
@@ -104,11 +107,26 @@ def build(
             run = folder / "runs" / f"{i}-seed{seed}"
             run.mkdir(parents=True)
             experiment = {"name": name, "model": {"name": model, "options": {"hidden": [64, 32]}}}
-            files = {"report": report, "curves": funnel_curves(scores), "history": history}
-            for key, value in {**files, "run": {"format": 1, "experiment": experiment, "seed": seed}}.items():
-                (run / f"{key}.json").write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+            record = {"format": 1, "experiment": experiment, "seed": seed, "data": {"manifest_sha256": "d" * 64}}
+            manifest = {"format": 1, "files": {"run.json": "a" * 64, "weights.safetensors": f"{i}{seed}" + "b" * 62}}
+            extras.write(run, report=report, curves=funnel_curves(scores), history=history)
+            extras.write(run, run=record, manifest=manifest)
+            if everything and seed == 0:
+                columns = [f"{name} column", "page"]
+                extras.write(
+                    run,
+                    calibration=extras.calibration(scores, make_scores(skill + 0.1, seed, rows, steps, truth)),
+                    importance=extras.importance(steps, [f"{name} field {k}" for k in range(fields)]),
+                    slices=extras.slices(steps, columns),
+                    decomposition=extras.decomposition(steps, columns),
+                    gates=extras.gates(columns),
+                )
             reports.append(report)
-    (folder / "leaderboard.json").write_text(json.dumps(build_leaderboard(reports)), encoding="utf-8")
+    board = build_leaderboard(reports)
+    if everything:
+        extras.add_statistics(board)
+        extras.write(folder, efficiency=extras.efficiency(experiments))
+    extras.write(folder, leaderboard=board)
     return folder
 
 
@@ -127,3 +145,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of an ordinary comparison, for tests that only read it."""
     experiments = [("single", "single_task", 0.5), ("mmoe", "mmoe", 0.7), ("apem", "apem", 0.8)]
     return write_report(build(tmp_path_factory.mktemp("shop"), experiments))
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison with all optional files, for tests that only read it."""
+    experiments = [("single", "single_task", 0.5), ("mmoe", "mmoe", 0.7), ("apem", "apem", 0.8)]
+    return write_report(build(tmp_path_factory.mktemp("everything"), experiments, rows=3000, everything=True))

@@ -11,7 +11,18 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from funnelcast.report.figures import Line, line_style, loss_figure, ne_figure, reliability_figure, roc_figure
+from funnelcast.report.figures import (
+    Line,
+    gamma_figure,
+    gates_figure,
+    line_style,
+    loss_figure,
+    ne_figure,
+    pr_figure,
+    reliability_figure,
+    roc_figure,
+    speed_figure,
+)
 
 
 def roc() -> str:
@@ -35,7 +46,23 @@ def loss() -> str:
     return loss_figure("loss", [Line(2, [100, 200, 300], [0.5, 0.4, 0.39])])
 
 
-FIGURES = pytest.mark.parametrize("make", [roc, rare, common, entropy, loss])
+def precision() -> str:
+    return pr_figure("pr", [Line(0, [0.1, 0.5, 1.0], [0.6, 0.4, 0.2])], 0.15)
+
+
+def gamma() -> str:
+    return gamma_figure("gamma", Line(0, [0, 50, 100], [10.0, 5.0, 1.0]))
+
+
+def gates() -> str:
+    return gates_figure("gates", [1.0, 0.4, 0.0])
+
+
+def speed() -> str:
+    return speed_figure("speed", [(0, 900.0, 0.7), (None, 81_000.0, 0.72)], "reach AUC")
+
+
+FIGURES = pytest.mark.parametrize("make", [roc, rare, common, entropy, loss, precision, gamma, gates, speed])
 
 
 @FIGURES
@@ -69,17 +96,38 @@ def test_ids_carry_the_name_and_references_resolve(make: Callable[[], str]) -> N
     svg = make()
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
-    assert all(re.match(r"(roc-0|rel|ne|loss)-", found) for found in ids)
+    assert all(re.match(r"(roc-0|rel|ne|loss|pr|gamma|gates|speed)-", found) for found in ids)
     references = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)
     assert references
     assert all((first or second) in ids for first, second in references)
 
 
-def test_ten_experiments_have_ten_looks() -> None:
-    assert len({line_style(i) for i in range(24)}) == 24
+def test_ten_experiments_have_eight_colours() -> None:
     svg = roc()
-    assert svg.count("var(--s1)") == 2
-    assert svg.count("stroke-dasharray") >= 2
+    assert svg.count("stroke:var(--s1)") == 2
+    assert svg.count("stroke:var(--s7)") == 1
+    assert svg.count("stroke-dasharray") == 2  # the ninth and the tenth are dashed
+    assert len({line_style(i) for i in range(24)}) == 24
+
+
+def test_a_dashed_line_and_a_grey_one() -> None:
+    svg = reliability_figure("rel", [Line(None, [0.1, 0.4], [0.2, 0.5], dashed=True)], [[]])
+    assert "stroke-dasharray" in svg
+    assert "stroke:var(--soft)" in svg
+
+
+def test_precision_of_few_rows_does_not_press_the_rest_to_the_floor() -> None:
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", pr_figure("pr", [Line(0, [0.001, 0.5], [1.0, 0.04])], 0.01))
+    assert "4 %" in texts
+    assert "100 %" not in texts
+
+
+def test_points_on_a_straight_line_are_left_out_and_those_of_a_bend_are_kept() -> None:
+    flat = roc_figure("roc-0", [Line(0, [i / 500 for i in range(501)], [i / 500 for i in range(501)])])
+    bent = roc_figure("roc-0", [Line(0, [i / 500 for i in range(501)], [(i / 500) ** 0.5 for i in range(501)])])
+    drawn = [max(re.findall(r' d="([^"]*)"', svg), key=len).count("L") for svg in (flat, bent)]
+    assert drawn[0] < 5
+    assert 12 < drawn[1] < 200
 
 
 def test_small_rates_have_logarithmic_axes_in_percent() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from funnelcast.cli.shell import Data, Set, app, console, data_folder, read_experiment
+from funnelcast.cli.shell import Data, Set, Track, app, console, data_folder, read_experiment
 
 
 def show_comparison(board: dict[str, Any], out: Path) -> None:
@@ -34,13 +34,20 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
     settings: Set = [],  # noqa: B006
+    track: Track = [],  # noqa: B006
 ) -> None:
     """Train models x seeds and write leaderboard and report."""
     from funnelcast.compare import compare as compare_experiments
+    from funnelcast.tracking import export, open_trackers
 
+    trackers = open_trackers(track)
     plans = [read_experiment(path, settings) for path in experiments]
     folder = data_folder(data, plans)
     board = compare_experiments(
         plans, folder, out, seeds=seeds, jobs=jobs, announce=lambda line: console.print(line, highlight=False)
     )
+    for name, seed in ((row["experiment"], seed) for row in board["rows"] for seed in row["seeds"] if trackers):
+        export(out / "runs" / f"{name}-seed{seed}", trackers)
+    if trackers:
+        console.print(f"exported every run to {', '.join(track)}", soft_wrap=True)
     show_comparison(board, out)

@@ -24,6 +24,7 @@ __all__ = [
     "OwnData",
     "RunFolder",
     "Set",
+    "Track",
     "app",
     "console",
     "data_folder",
@@ -46,6 +47,10 @@ console = Console(width=None if sys.stdout.isatty() else 160, markup=False)
 Set = Annotated[list[str], typer.Option("--set", help="An option as key=value; may be given several times.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared folder; overrides the experiment file.")]
 OwnData = Annotated[Path | None, typer.Option("--data", help="Prepared folder; by default the run's own.")]
+Track = Annotated[
+    list[str],
+    typer.Option("--track", help="Export to tensorboard=FOLDER or mlflow=ADDRESS when done; may be given twice."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 

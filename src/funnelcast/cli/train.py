@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from funnelcast.cli.shell import Data, Set, app, console, data_folder, read_experiment
+from funnelcast.cli.shell import Data, Set, Track, app, console, data_folder, read_experiment
 
 
 @app.command()
@@ -21,11 +21,14 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     settings: Set = [],  # noqa: B006
+    track: Track = [],  # noqa: B006
 ) -> None:
     """Train one model and write its run."""
     from funnelcast.data.shards import PreparedData
+    from funnelcast.tracking import export, open_trackers
     from funnelcast.train import fit
 
+    trackers = open_trackers(track)
     plan = read_experiment(experiment, settings)
     try:
         run = fit(out, PreparedData(data_folder(data, [plan])), plan, seed=seed, resume=resume)
@@ -34,3 +37,5 @@ def train(
         Console(stderr=True).print(f"stopped; go on with: {shlex.join(words)}", markup=False, soft_wrap=True)
         raise
     console.print(f"trained {run.experiment.name} in {run.folder}", soft_wrap=True)
+    for place in export(out, trackers) if trackers else ():
+        console.print(f"exported to {place}", soft_wrap=True)

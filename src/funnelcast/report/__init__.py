@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a comparison."""
+"""The report: one self-contained HTML page about a comparison or a run."""
 
 from funnelcast.report.page import write_report
 
