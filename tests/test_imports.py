@@ -36,6 +36,7 @@ LAYERS = [
         "asrg_chunks",
         "apem_layers",
         "value_head",
+        "negatives",
         "optimizers",
         "data",
     ],

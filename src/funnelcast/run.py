@@ -33,6 +33,7 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.files import check_sha256, read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
+from funnelcast.negatives import add_correction, check_entry, sampled_rates
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 from funnelcast.value_head import add_value_head
@@ -59,16 +60,25 @@ def environment() -> dict[str, str | int]:
 def build_model(experiment: Experiment, schema: Schema) -> FunnelModel:
     """Build an experiment's model with fresh weights, and a value head where the funnel ends in a value.
 
+    A model that trains on a share of the negatives starts at the rates of the rows it will see; in evaluation mode it
+    answers for all rows, by whomever it is asked.
+
     Args:
         experiment: names the model and its options.
         schema: the fields and the funnel.
 
     Raises:
         UnknownNameError: no model has this name.
-        ConfigError: an option is wrong.
+        ConfigError: an option is wrong, or the funnel does not allow to sample negatives.
     """
-    model: FunnelModel = MODELS.create(experiment.model.name, schema, options=experiment.model.options)
-    return model if schema.value_step is None else add_value_head(model)
+    share = experiment.train.negatives
+    if share < 1.0:
+        check_entry(schema)
+    seen = sampled_rates(schema, share)
+    model: FunnelModel = MODELS.create(experiment.model.name, seen, options=experiment.model.options)
+    if schema.value_step is not None:
+        add_value_head(model)
+    return model if share == 1.0 else add_correction(model, share)
 
 
 class Run:
