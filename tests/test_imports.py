@@ -25,6 +25,9 @@ LAYERS = [
         "gauc",
         "value_metrics",
         "scores",
+        "calibration",
+        "calibration_fit",
+        "field_calibration",
         "native",
     ],
     [
@@ -41,7 +44,7 @@ LAYERS = [
         "data",
     ],
     ["datasets", "models", "losses"],
-    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
+    ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "calibrate", "predict"],
     ["compare", "leaderboard", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
@@ -89,6 +92,8 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.data.encode",
         "import funnelcast.datasets",
         "from funnelcast import AucHistogram",
+        "import funnelcast.calibration",
+        "import funnelcast.calibration_fit",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -88,8 +88,9 @@ def _report(
     """Train and evaluate one run, or take its report from an earlier call."""
     run = fit(folder, data, experiment, seed=seed, resume=True)
     former = read_json(folder / "report.json", "a report") if run.evaluated else {}
-    # `funnelcast evaluate` may have left a report of another split or of other data.
-    done = (former.get("split"), former.get("data_sha256")) == (Split.TEST.value, sha256(data.folder / "manifest.json"))
+    # `funnelcast evaluate` may have left a report of another split, of other data or of calibrated probabilities.
+    wanted = (Split.TEST.value, sha256(data.folder / "manifest.json"), None)
+    done = (former.get("split"), former.get("data_sha256"), former.get("calibration")) == wanted
     report: dict[str, Any] = former if done else evaluate(run, data, Split.TEST)
     aucs = " / ".join("-" if s["reach"]["auc"] is None else f"{s['reach']['auc']:.4f}" for s in report["steps"])
     took = "taken from an earlier call" if done else f"{report['train_seconds']:.0f} s"

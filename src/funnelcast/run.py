@@ -9,6 +9,7 @@ history.json         loss and VALID scores over training
 manifest.json        checksums of all the above; written last, so its presence means the training is complete
 report.json, curves.json   written by `evaluate`
 overlap.json         written by `overlap`
+calibration.json     written by `calibrate`; what predicts uses it
 checkpoint.json, checkpoint-<step>.safetensors   only while training
 ```
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from funnelcast.calibration import Calibration
 from funnelcast.checkpoint import load_tensors
 from funnelcast.config import Experiment, explain
 from funnelcast.data.shards import PreparedData
@@ -111,6 +113,31 @@ class Run:
     def evaluated(self) -> bool:
         """Whether `evaluate` has written the run's report."""
         return (self.folder / "report.json").is_file()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the run has a calibration."""
+        return (self.folder / "calibration.json").is_file()
+
+    def load_calibration(self) -> Calibration:
+        """Read the run's calibration.
+
+        Raises:
+            ArtifactError: there is none, it is damaged, or it was fitted for another run's weights.
+        """
+        path = self.folder / "calibration.json"
+        if not self.calibrated:
+            raise ArtifactError(f"{path}: does not exist; fit a calibration by 'funnelcast calibrate'")
+        return Calibration.load(path, self.schema.step_names, self.weights_sha256())
+
+    def weights_sha256(self) -> str:
+        """Read the checksum of the best weights from the manifest.
+
+        Raises:
+            ArtifactError: the training is not complete, or the manifest is damaged.
+        """
+        manifest = read_json(self.folder / "manifest.json", "the manifest of a run", "files", version=FORMAT)
+        return str(manifest["files"]["weights.safetensors"])
 
     def load_model(self) -> FunnelModel:
         """Build the run's model with its best weights, in evaluation mode.
