@@ -30,6 +30,9 @@ LAYERS = [
         "gates",
         "drift",
         "projection",
+        "calibration",
+        "calibration_fit",
+        "field_calibration",
     ],
     [
         "layers",
@@ -43,6 +46,7 @@ LAYERS = [
         "value_head",
         "optimizers",
         "data",
+        "negatives",
     ],
     ["datasets", "models", "losses"],
     [
@@ -59,6 +63,7 @@ LAYERS = [
         "segments",
         "slices",
         "decomposition",
+        "calibrate",
     ],
     [
         "compare",
@@ -134,6 +139,8 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.catalog",
         "import funnelcast.tracking.mlflow",
         "import funnelcast.report",
+        "import funnelcast.calibration",
+        "import funnelcast.calibration_fit",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

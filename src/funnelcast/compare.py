@@ -113,9 +113,11 @@ def _report(
     """Train and evaluate one run, or take its report from an earlier call."""
     run = fit(folder, data, experiment, seed=seed, resume=True)
     former = read_json(folder / "report.json", "a report") if run.evaluated else {}
-    # `funnelcast evaluate` may have left a report of another split or of other data, an older version one alone.
+    # `funnelcast evaluate` may have left a report of another split, of other data or of calibrated probabilities, an
+    # older version one without scores.
     fingerprint = sha256(data.folder / "manifest.json")
-    done = (former.get("split"), former.get("data_sha256")) == (Split.TEST.value, fingerprint)
+    wanted = (Split.TEST.value, fingerprint, None)
+    done = (former.get("split"), former.get("data_sha256"), former.get("calibration")) == wanted
     done = done and has_scores(run.folder, Split.TEST, fingerprint)
     report: dict[str, Any] = former if done else evaluate(run, data, Split.TEST)
     aucs = " / ".join("-" if s["reach"]["auc"] is None else f"{s['reach']['auc']:.4f}" for s in report["steps"])

@@ -79,6 +79,9 @@ class TrainConfig(Strict, strict=True):
         checkpoint_steps: steps between two checkpoints, 0 for the end of each epoch alone.
         memory_gb: TRAIN is kept in memory when it needs no more than this, else streamed from disk. On a GPU it is kept
             there when it needs no more than half of the free memory.
+        negatives: share in (0, 1] of the rows without the first step that an epoch of TRAIN keeps, drawn anew for each;
+            every other row stays, one whose first label is unobserved too. The model's probabilities are corrected
+            for it and stay those of all rows (see docs/negatives.md).
     """
 
     epochs: int = Key(default=2, ge=1)
@@ -93,6 +96,7 @@ class TrainConfig(Strict, strict=True):
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: int = Key(default=0, ge=0)
     memory_gb: float = Key(default=4.0, gt=0)
+    negatives: float = Key(default=1.0, gt=0, le=1)
 
 
 class OptimizerConfig(Strict, strict=True):

@@ -130,11 +130,12 @@ class Funnel:
         self.report = evaluate(self._run, data, Split.TEST)
         return self
 
-    def predict(self, frame: Frame) -> Frame:
+    def predict(self, frame: Frame, *, calibrated: bool = True) -> Frame:
         """Predict reach and transition of every step.
 
         Args:
             frame: pandas, polars or Arrow, with the columns of `fit` (labels are not needed).
+            calibrated: use the run's calibration, where it has one.
 
         Returns:
             A frame of the same library with the columns `reach_<step>` and `transition_<step>`, and `value_<step>`
@@ -144,7 +145,7 @@ class Funnel:
             ArtifactError: the model is not trained.
             DataError: a column is missing or does not fit.
         """
-        table = Predictor(self._trained()).scores(_to_arrow(frame))
+        table = Predictor(self._trained(), calibrated=calibrated).scores(_to_arrow(frame))
         if isinstance(frame, pa.Table):
             return table  # type: ignore[no-any-return]
         backend = nw.get_native_namespace(cast(Any, frame))

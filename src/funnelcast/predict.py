@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from funnelcast.calibration import Calibration
 from funnelcast.data.encode import Encoders
 from funnelcast.data.shards import ids_matrix
 from funnelcast.errors import ConfigError, DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device
+from funnelcast.prediction import Prediction
 from funnelcast.progress import RowProgress
 from funnelcast.run import Run
 
-__all__ = ["Predictor", "predict_file"]
+__all__ = ["Predictor", "calibrate_prediction", "predict_file"]
 
 CHUNK_ROWS = 65_536  # raw rows read and encoded at once
 
 
+def calibrate_prediction(calibration: Calibration, prediction: Prediction) -> Prediction:
+    """Apply a calibration to a prediction; a value given the last step stays. No gradient passes.
+
+    Args:
+        calibration: of the same steps.
+        prediction: [B, S], on any device.
+    """
+    log_odds = (
+        prediction.log_reach - prediction.log_not_reach,
+        prediction.log_transition - prediction.log_not_transition,
+    )
+    found = calibration.apply(*(value.detach().cpu().numpy() for value in log_odds))
+    device = prediction.log_reach.device
+    return replace(prediction, **{name: torch.from_numpy(v).to(device) for name, v in found._asdict().items()})
+
+
 class Predictor:
-    """A run's encoders and best weights, ready to score raw rows.
+    """A run's encoders, best weights and calibration, ready to score raw rows.
 
     Args:
         run: a complete run.
+        calibrated: use the run's calibration, where it has one.
 
     Raises:
         ArtifactError: the run is not complete, or a file is damaged.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, calibrated: bool = True) -> None:
         self._device = pick_device(run.experiment.train.device)
         self._model = run.load_model().to(self._device)
         self._encoders = Encoders.load(run.folder / "encoders.json")
         self._schema = run.schema
+        self.calibration = run.load_calibration() if calibrated and run.calibrated else None
 
     def columns(self) -> list[str]:
         """Name the columns that `scores` adds: `reach_<step>`, `transition_<step>`, and `value_<step>` of a value."""
@@ -60,6 +81,8 @@ class Predictor:
         with torch.inference_mode():
             for start in range(0, len(ids), SCORING_ROWS):
                 prediction = self._model(ids[start : start + SCORING_ROWS].to(self._device))
+                if self.calibration is not None:
+                    prediction = calibrate_prediction(self.calibration, prediction)
                 reach.append(prediction.reach.cpu())
                 transition.append(prediction.transition.cpu())
                 if self._schema.value_step is not None:
@@ -72,13 +95,14 @@ class Predictor:
         return pa.table(arrays, names=self.columns())
 
 
-def predict_file(run: Run, source: Path, target: Path) -> int:
+def predict_file(run: Run, source: Path, target: Path, *, calibrated: bool = True) -> int:
     """Score a Parquet file of raw rows, chunk by chunk.
 
     Args:
         run: a complete run.
         source: the raw rows.
         target: gets the raw columns and the scores; it appears whole or not at all.
+        calibrated: use the run's calibration, where it has one.
 
     Returns:
         The number of rows.
@@ -88,7 +112,7 @@ def predict_file(run: Run, source: Path, target: Path) -> int:
             does not exist.
         DataError: a column is missing or does not fit.
     """
-    predictor = Predictor(run)
+    predictor = Predictor(run, calibrated=calibrated)
     try:
         reader = pq.ParquetFile(source)
     except pa.ArrowInvalid as error:

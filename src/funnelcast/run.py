@@ -11,6 +11,7 @@ report.json, curves.json, scores.safetensors   written by `evaluate`
 overlap.json         written by `overlap`
 importance.json, decomposition.json   written by `explain`
 slices.json          written by `slices`
+calibration.json     written by `calibrate`; what predicts uses it
 checkpoint.json, checkpoint-<step>.safetensors   only while training
 ```
 """
@@ -29,12 +30,14 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from funnelcast.calibration import Calibration
 from funnelcast.checkpoint import load_tensors
 from funnelcast.config import Experiment, explain
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.files import check_sha256, read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
+from funnelcast.negatives import add_correction, check_entry, sampled_rates
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
 from funnelcast.value_head import add_value_head
@@ -61,16 +64,25 @@ def environment() -> dict[str, str | int]:
 def build_model(experiment: Experiment, schema: Schema) -> FunnelModel:
     """Build an experiment's model with fresh weights, and a value head where the funnel ends in a value.
 
+    A model that trains on a share of the negatives starts at the rates of the rows it will see; in evaluation mode it
+    answers for all rows, by whomever it is asked.
+
     Args:
         experiment: names the model and its options.
         schema: the fields and the funnel.
 
     Raises:
         UnknownNameError: no model has this name.
-        ConfigError: an option is wrong.
+        ConfigError: an option is wrong, or the funnel does not allow to sample negatives.
     """
-    model: FunnelModel = MODELS.create(experiment.model.name, schema, options=experiment.model.options)
-    return model if schema.value_step is None else add_value_head(model)
+    share = experiment.train.negatives
+    if share < 1.0:
+        check_entry(schema)
+    seen = sampled_rates(schema, share)
+    model: FunnelModel = MODELS.create(experiment.model.name, seen, options=experiment.model.options)
+    if schema.value_step is not None:
+        add_value_head(model)
+    return model if share == 1.0 else add_correction(model, share)
 
 
 class Run:
@@ -103,6 +115,31 @@ class Run:
     def evaluated(self) -> bool:
         """Whether `evaluate` has written the run's report."""
         return (self.folder / "report.json").is_file()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the run has a calibration."""
+        return (self.folder / "calibration.json").is_file()
+
+    def load_calibration(self) -> Calibration:
+        """Read the run's calibration.
+
+        Raises:
+            ArtifactError: there is none, it is damaged, or it was fitted for another run's weights.
+        """
+        path = self.folder / "calibration.json"
+        if not self.calibrated:
+            raise ArtifactError(f"{path}: does not exist; fit a calibration by 'funnelcast calibrate'")
+        return Calibration.load(path, self.schema.step_names, self.weights_sha256())
+
+    def weights_sha256(self) -> str:
+        """Read the checksum of the best weights from the manifest.
+
+        Raises:
+            ArtifactError: the training is not complete, or the manifest is damaged.
+        """
+        manifest = read_json(self.folder / "manifest.json", "the manifest of a run", "files", version=FORMAT)
+        return str(manifest["files"]["weights.safetensors"])
 
     def load_model(self) -> FunnelModel:
         """Build the run's model with its best weights, in evaluation mode.

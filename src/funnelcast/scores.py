@@ -19,7 +19,7 @@ from funnelcast.gauc import gauc
 from funnelcast.metrics import Undefined, Value
 from funnelcast.value_metrics import value_deciles, value_metrics
 
-__all__ = ["OUTCOMES", "SPACES", "Scores", "Space", "funnel_curves", "funnel_metrics"]
+__all__ = ["OUTCOMES", "SPACES", "Scores", "Space", "as_json", "funnel_curves", "funnel_metrics"]
 
 Array = NDArray[Any]
 Space = Literal["reach", "transition"]
@@ -137,8 +137,16 @@ class Scores:
         return rows
 
 
-def _as_json(values: Mapping[str, Value]) -> dict[str, float | str | None]:
-    """Write an undefined value as null, with the reason in a key beside it."""
+def as_json(values: Mapping[str, Value]) -> dict[str, float | str | None]:
+    """Write an undefined value as null, with the reason in a key beside it.
+
+    Args:
+        values: by name.
+
+    Example:
+        >>> as_json({"auc": Undefined("no rows")})
+        {'auc': None, 'auc_reason': 'no rows'}
+    """
     record: dict[str, float | str | None] = {}
     for name, value in values.items():
         if isinstance(value, Undefined):
@@ -167,7 +175,7 @@ def _space_metrics(scores: Scores, step: int, space: Space) -> dict[str, Any]:
     else:
         grouped = gauc(log_p, labels, scores.user[rows], weight)
         values |= {"gauc": grouped.value, "gauc_covered": grouped.covered, "gauc_users": grouped.users}
-    record: dict[str, Any] = {"rows": len(labels), "positives": int(np.count_nonzero(labels)), **_as_json(values)}
+    record: dict[str, Any] = {"rows": len(labels), "positives": int(np.count_nonzero(labels)), **as_json(values)}
     # Over all rows, also those outside the local space, of which only truth can tell.
     truths = {"error": getattr(scores, f"true_{space}")}
     if space == "transition":
@@ -175,7 +183,7 @@ def _space_metrics(scores: Scores, step: int, space: Space) -> dict[str, Any]:
     for key, truth in truths.items():
         if truth is not None:
             predicted = np.exp(getattr(scores, f"log_{space}")[:, step], dtype=np.float64)
-            record[key] = _as_json(metrics.error_to_truth(predicted, truth[:, step], scores.weight))
+            record[key] = as_json(metrics.error_to_truth(predicted, truth[:, step], scores.weight))
     return record
 
 
@@ -207,7 +215,7 @@ def funnel_metrics(scores: Scores) -> list[dict[str, Any]]:
     records = []
     for step, name in enumerate(scores.steps):
         reach = _space_metrics(scores, step, "reach")
-        reach |= _as_json({"rising_share": _rising_share(scores, step)})
+        reach |= as_json({"rising_share": _rising_share(scores, step)})
         records.append(
             {
                 "name": name,
@@ -223,7 +231,7 @@ def funnel_metrics(scores: Scores) -> list[dict[str, Any]]:
             scores.value[rows], scores.expected_value[rows], scores.log_mean_value[rows], scores.weight[rows]
         )
         deciles = value_deciles(scores.value[rows], scores.expected_value[rows], scores.weight[rows])
-        records[-1]["value"] = {**_as_json(measured), "deciles": deciles}
+        records[-1]["value"] = {**as_json(measured), "deciles": deciles}
     return records
 
 
@@ -235,7 +243,7 @@ def _space_curves(scores: Scores, step: int, space: Space) -> dict[str, Any]:
         return {
             name: value
             for key in ("roc", "pr", "reliability", "histogram")
-            for name, value in _as_json({key: Undefined("no rows")}).items()
+            for name, value in as_json({key: Undefined("no rows")}).items()
         }
     probability = np.exp(log_p, dtype=np.float64)
     reason = metrics.one_class(labels)

@@ -137,7 +137,8 @@ def set_up(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss])
     model.to(device)
     optimizers = build_optimizers(model, run.experiment)
     average = AveragedModel(model) if config.average_last > 0 else None
-    train = Loader(data, Split.TRAIN, config.batch_size, int(config.memory_gb * 2**30), device)
+    memory = int(config.memory_gb * 2**30)
+    train = Loader(data, Split.TRAIN, config.batch_size, memory, device, config.negatives)
     valid = Loader(data, Split.VALID, SCORING_ROWS)
     return Parts(run, model, average, losses, optimizers, train, valid, device)
 
@@ -145,13 +146,14 @@ def set_up(run: Run, data: PreparedData, model: FunnelModel, losses: list[Loss])
 def _train(parts: Parts, *, resume: bool, after_epoch: AfterEpoch | None) -> None:
     """Begin or take up the training, and go through its epochs."""
     run, model, average, optimizers = parts.run, parts.model, parts.average, parts.optimizers
-    config, train = run.experiment.train, parts.train
+    config = run.experiment.train
     state, loss_sum = State(), torch.zeros((), device=parts.device)
     if resume and (run.folder / "checkpoint.json").exists():
         values, loss_sum = load_checkpoint(run.folder, model, average, optimizers.members)
         state, loss_sum = State.from_json(values), loss_sum.to(parts.device)
     title = f"train {run.experiment.name} seed {run.seed}"
-    with Interrupt() as interrupt, RowProgress(title, train.rows * config.epochs) as progress:
+    rows, _ = parts.train.planned(run.seed, config.epochs)
+    with Interrupt() as interrupt, RowProgress(title, rows) as progress:
         progress.advance(state.rows)
         while state.epoch < config.epochs and not 0 < config.patience <= state.epochs_without_gain:
             loss_sum = train_epoch(parts, state, loss_sum, progress, interrupt)
@@ -171,7 +173,7 @@ def _train(parts: Parts, *, resume: bool, after_epoch: AfterEpoch | None) -> Non
 def train_epoch(parts: Parts, state: State, loss_sum: Tensor, progress: RowProgress, interrupt: Interrupt) -> Tensor:
     """Train on the batches of an epoch that are left; an interrupt leaves a checkpoint behind."""
     run, model, optimizers, config = parts.run, parts.model, parts.optimizers, parts.run.experiment.train
-    planned = parts.train.batches * config.epochs
+    _, planned = parts.train.planned(run.seed, config.epochs)
     started = time.perf_counter() - state.train_seconds
     model.train()
     for batch in parts.train.epoch(run.seed, state.epoch, start=state.batch):

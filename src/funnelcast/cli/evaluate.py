@@ -15,12 +15,13 @@ def evaluate(
     run: RunFolder,
     data: OwnData = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    calibrated: Annotated[bool, typer.Option("--calibrated", help="With the run's calibration.")] = False,
 ) -> None:
     """Score a split and write report.json into the run."""
     from funnelcast.evaluate import evaluate as evaluate_run
 
     opened, prepared, part = open_run(run, data, split)
-    report = evaluate_run(opened, prepared, part)
+    report = evaluate_run(opened, prepared, part, calibrated=calibrated)
     columns = ("auc", "logloss", "ne", "pcoc", "ece", "brier", "gauc")
     table = Table("step", "space", "rows", "positives", *columns)
     for step in report["steps"]:

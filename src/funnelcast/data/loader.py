@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from funnelcast.batch import Batch
+from funnelcast.data.negatives import NegativeSample
 from funnelcast.data.shards import Ids, PreparedData
 from funnelcast.data.split import Split
 from funnelcast.data.staging import Index, fits_device, pick_rows, stage
@@ -44,6 +45,7 @@ class Loader:
         memory_bytes: a split that needs more memory than this is streamed.
         device: where the batches will be used. A GPU holds the whole split and makes the batches itself if that takes
             no more than half of its free memory; otherwise batches are on the CPU, for a GPU in page-locked memory.
+        negatives: share in (0, 1] of the rows without the first step that a shuffled epoch keeps.
 
     Raises:
         ArtifactError: a shard is missing or damaged; a stream says so where the shard's rows are due.
@@ -56,12 +58,14 @@ class Loader:
         batch_size: int,
         memory_bytes: int = 4 << 30,
         device: torch.device = _CPU,
+        negatives: float = 1.0,
     ) -> None:
         self.batch_size = batch_size
         self.rows = data.rows(split)
         self._data = data
         self._groups = data.row_groups(split)
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
+        self._sample = None if negatives == 1.0 else NegativeSample(data, self._groups, negatives)
         self._pinned = device.type == "cuda"
         size = self.rows * data.bytes_per_row()
         staged = fits_device(size, device)
@@ -71,17 +75,26 @@ class Loader:
         else:
             self._all = data.read(self._groups) if self.in_memory else None
 
-    @property
-    def batches(self) -> int:
-        """Number of batches in an epoch."""
-        return -(-self.rows // self.batch_size)
+    def planned(self, seed: int, epochs: int) -> tuple[int, int]:
+        """Count the rows and the batches of the first epochs.
+
+        Args:
+            seed: >= 0.
+            epochs: >= 0.
+        """
+        rows = [sum(self._sizes(seed, epoch)) for epoch in range(epochs)]
+        return sum(rows), sum(-(-count // self.batch_size) for count in rows)
+
+    def _sizes(self, seed: int, epoch: int) -> list[int]:
+        """Rows of each row group in an epoch."""
+        return [group.rows for group in self._groups] if self._sample is None else self._sample.counts(seed, epoch)
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the shuffled batches of an epoch.
 
         Args:
             seed: >= 0.
-            epoch: >= 0.
+            epoch: >= 0; it also decides which negatives are kept.
             start: batches to skip, in order to go on where a former run stopped.
         """
         calls = self._buffers(seed, epoch, start * self.batch_size)
@@ -97,10 +110,11 @@ class Loader:
     def _buffers(self, seed: int, epoch: int, skip: int) -> Iterator[Callable[[], Piece]]:
         """Yield how to get each buffer, without those that the first `skip` rows of the epoch fill."""
         groups = _generator(seed, epoch, 0).permutation(len(self._groups))
+        sizes = self._sizes(seed, epoch)
         slots = [] if self.in_memory else [self._slot(), self._slot()]
         for number, first in enumerate(range(0, len(groups), BUFFER_GROUPS)):
             members = groups[first : first + BUFFER_GROUPS]
-            rows = sum(self._groups[i].rows for i in members)
+            rows = sum(sizes[i] for i in members)
             if skip < rows:
                 # When a buffer is asked for, the rows of the last but one have been picked, so its memory is free.
                 slot = slots[number % 2] if slots else None
@@ -114,8 +128,11 @@ class Loader:
 
     def _shuffled(self, members: Index, key: tuple[int, ...], skip: int, slot: Ids | None) -> Piece:
         """Shuffle the rows of some groups, and pass over the first `skip` of them."""
-        rows = sum(self._groups[i].rows for i in members)
-        order = _generator(*key).permutation(rows)[skip:]
+        if self._sample is None:
+            order = _generator(*key).permutation(sum(self._groups[i].rows for i in members))[skip:]
+        else:
+            kept = np.flatnonzero(np.concatenate([self._sample.kept(i, key[0], key[1]) for i in members]))
+            order = kept[_generator(*key).permutation(len(kept))][skip:]
         if self._all is None:
             source = self._data.read([self._groups[i] for i in members], slot)
         else:

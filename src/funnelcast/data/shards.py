@@ -132,6 +132,18 @@ class PreparedData:
         value = 4 * (self.schema.value_step is not None) + steps * (not self.schema.graph.is_chain)
         return 4 * self.schema.width + 5 * steps + 4 + 8 * self.schema.has_user + truth + potential + value
 
+    def first_negatives(self, group: RowGroup) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Mark the rows of a row group whose first step is known not to have happened; nothing else of it is read.
+
+        Args:
+            group: the row group.
+
+        Raises:
+            ArtifactError: the shard is missing or damaged.
+        """
+        name = label_column(self.schema.step_names[0])
+        return np.asarray(_read_group(group, [name])[name].fill_null(1).to_numpy() == 0)
+
     def read(self, groups: Sequence[RowGroup], out: Ids | None = None) -> Batch:
         """Read row groups into one batch, in the given order; besides it, memory holds one row group at a time.
 
