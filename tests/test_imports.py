@@ -42,7 +42,7 @@ LAYERS = [
     ],
     ["datasets", "models", "trees", "losses"],
     ["checkpoint", "interrupt", "run", "train", "evaluate", "overlap", "predict"],
-    ["compare", "leaderboard", "tables", "report", "estimator"],
+    ["compare", "leaderboard", "published", "tables", "report", "estimator"],
     ["cli"],
     ["__main__"],
 ]

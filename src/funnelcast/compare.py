@@ -22,6 +22,7 @@ from funnelcast.evaluate import evaluate
 from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
 from funnelcast.process import allowed_cores
+from funnelcast.published import published, published_markdown
 from funnelcast.report import write_report
 from funnelcast.run import build_model
 from funnelcast.train import build_losses, fit
@@ -75,9 +76,11 @@ def compare(
     else:
         reports = _in_processes(data_folder, tasks, jobs, announce)
     board = build_leaderboard([reports[folder] for _, _, folder in tasks])
+    board["protocol"] = data.schema.protocol
+    board["published"] = published(data.schema.dataset, data.schema.protocol, data.schema.step_names)
     write_json(out / "leaderboard.json", board)
     write_bytes(out / "leaderboard.csv", to_csv(board).encode())
-    write_bytes(out / "leaderboard.md", to_markdown(board).encode())
+    write_bytes(out / "leaderboard.md", (to_markdown(board) + published_markdown(board)).encode())
     write_report(out)
     return board
 

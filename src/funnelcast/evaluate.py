@@ -102,6 +102,7 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST) -> dict[st
         "experiment": run.experiment.name,
         "model": run.experiment.model.name,
         "dataset": run.schema.dataset,
+        "protocol": run.schema.protocol,
         "split": split.value,
         "seed": run.seed,
         "rows": loader.rows,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from funnelcast.trees._history import POINTS, StepFit, history
@@ -35,7 +35,8 @@ def test_valid_of_one_class_everywhere_has_no_entropy() -> None:
     assert record["epochs"][0]["valid_mean_ne"] is None and not record["epochs"][0]["best"]
 
 
-@given(st.lists(st.lists(st.floats(0.01, 2), min_size=1, max_size=400), min_size=1, max_size=3))
+@given(st.lists(st.lists(st.floats(0.01, 2), min_size=1, max_size=130), min_size=1, max_size=3))
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=30, deadline=None)
 def test_the_curve_falls_to_what_is_kept(losses: list[list[float]]) -> None:
     fits = [fit(*curve) for curve in losses]
     record = history(fits, 1, 1.0)

@@ -22,6 +22,7 @@ def compare(
     """Train models x seeds and write leaderboard and report."""
     from funnelcast.compare import compare as compare_experiments
     from funnelcast.leaderboard import error_table, to_rich_table
+    from funnelcast.published import published_table
 
     plans = [read_experiment(path, settings) for path in experiments]
     folder = data_folder(data, plans)
@@ -29,7 +30,7 @@ def compare(
         plans, folder, out, seeds=seeds, jobs=jobs, announce=lambda line: console.print(line, highlight=False)
     )
     console.print(to_rich_table(board))
-    errors = error_table(board)
-    if errors is not None:
-        console.print(errors)
+    for further in (error_table(board), published_table(board)):
+        if further is not None:
+            console.print(further)
     console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)

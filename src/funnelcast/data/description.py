@@ -259,6 +259,8 @@ class Description(Strict):
         weight: column with a sample weight >= 0.
         labels: what to do with broken funnels.
         target_statistics: statistics to add, none by default.
+        protocol: name of the published protocol that all this follows, for results that may stand beside published
+            ones; none by default.
     """
 
     name: str
@@ -271,6 +273,7 @@ class Description(Strict):
     weight: str | None = None
     labels: Labels = Key(default_factory=Labels)
     target_statistics: tuple[TargetStatistics, ...] = ()
+    protocol: str | None = None
 
     @model_validator(mode="before")
     @classmethod
