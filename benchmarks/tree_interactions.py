@@ -55,8 +55,9 @@ def step_gains(run: Run, step: int) -> tuple[Counter[tuple[str, str]], Counter[s
     pairs: Counter[tuple[str, str]] = Counter()
     singles: Counter[str] = Counter()
     for tree in booster.dump_model()["tree_info"]:
-        for total, own in zip((pairs, singles), pair_gains(tree["tree_structure"], fields), strict=True):
-            total.update(own)
+        own_pairs, own_singles = pair_gains(tree["tree_structure"], fields)
+        pairs.update(own_pairs)
+        singles.update(own_singles)
     return pairs, singles
 
 

@@ -69,7 +69,8 @@ def test_a_model_has_one_value_a_step() -> None:
 
 
 def test_nothing_is_written_where_nothing_was_published() -> None:
-    for board in ({}, {"published": []}):
+    boards: list[dict[str, Any]] = [{}, {"published": []}]
+    for board in boards:
         assert published_markdown(board) == "" and published_table(board) is None
 
 

@@ -205,8 +205,8 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
 
 def test_the_protocol_is_recorded_where_it_is_asked_for(tmp_path: Path) -> None:
     folder = write(tmp_path, [GOOD], COMMON_LINES)
-    for options, protocol in (({"protocol": "aitm", "missing_common": "null"}, "aitm"), ({}, None)):
-        assert AliCcp(**options).describe(folder, tmp_path / "work").protocol == protocol
+    for recipe, protocol in ((AliCcp(protocol="aitm", missing_common="null"), "aitm"), (AliCcp(), None)):
+        assert recipe.describe(folder, tmp_path / "work").protocol == protocol
 
 
 @pytest.mark.parametrize(
