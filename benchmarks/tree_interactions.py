@@ -3,11 +3,14 @@
 A split below a split on another field is where an interaction can be learned: its gain is what knowing the second field
 brings once the first is known. gain(a, b) = sum of the gains of splits on b right below a split on a, and of a below b.
 
-python benchmarks/tree_interactions.py RUN [PAIRS]
+python benchmarks/tree_interactions.py RUN [PAIRS] [columns]
+
+With `columns` the statistics of a column count as the column itself, so that `tab` and `stat(tab).click` are one.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -43,14 +46,26 @@ def pair_gains(tree: Node, fields: list[str]) -> tuple[Counter[tuple[str, str]],
     return pairs, singles
 
 
-def step_gains(run: Run, step: int) -> tuple[Counter[tuple[str, str]], Counter[str]]:
+def column_of(field: str) -> str:
+    """Name the raw column or columns that a field is made of, by our names of target statistics.
+
+    Args:
+        field: such as `tab` or `stat(user_id,tab).click`.
+    """
+    found = re.fullmatch(r"stat\((.*)\)\..*", field)
+    return found[1] if found else field
+
+
+def step_gains(run: Run, step: int, *, by_column: bool = False) -> tuple[Counter[tuple[str, str]], Counter[str]]:
     """Add up the gains of all trees of a step.
 
     Args:
         run: of the model `lightgbm`.
         step: number of the step.
+        by_column: whether the statistics of a column count as the column.
     """
     fields = [column["field"] for column in read_json(run.folder / "trees.json", "columns of trees")["columns"]]
+    fields = [column_of(field) for field in fields] if by_column else fields
     booster = lightgbm.Booster(model_file=str(run.folder / f"booster-{step}.txt"))
     pairs: Counter[tuple[str, str]] = Counter()
     singles: Counter[str] = Counter()
@@ -61,11 +76,11 @@ def step_gains(run: Run, step: int) -> tuple[Counter[tuple[str, str]], Counter[s
     return pairs, singles
 
 
-def main(folder: Path, shown: int) -> None:
+def main(folder: Path, shown: int, *, by_column: bool) -> None:
     """Print the strongest pairs of each step, with their share of the gain of all splits."""
     run = Run(folder)
     for step, name in enumerate(run.schema.step_names):
-        pairs, singles = step_gains(run, step)
+        pairs, singles = step_gains(run, step, by_column=by_column)
         gain = sum(singles.values())
         print(f"\n{name}: {sum(pairs.values()) / gain:.1%} of the gain lies below a split on another field")
         for (one, other), value in pairs.most_common(shown):
@@ -74,4 +89,4 @@ def main(folder: Path, shown: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20, by_column="columns" in sys.argv[3:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from benchmarks.tree_interactions import pair_gains
+from benchmarks.tree_interactions import column_of, pair_gains
 
 
 def split(feature: int, gain: float, left: object = None, right: object = None) -> dict[str, object]:
@@ -27,3 +27,9 @@ def test_gains_of_pairs_by_hand() -> None:
 
 def test_a_tree_of_one_leaf_has_none() -> None:
     assert pair_gains({"leaf_value": 0.1}, ["user"]) == (Counter(), Counter())
+
+
+def test_statistics_belong_to_their_columns() -> None:
+    assert [column_of(field) for field in ("tab", "stat(tab).click", "stat(user_id,tab).count")] == [
+        *("tab", "tab", "user_id,tab")
+    ]

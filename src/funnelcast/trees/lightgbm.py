@@ -105,7 +105,7 @@ class LightGbm(FunnelModel):
         max_bin: int = 255,
         cat_smooth: float = 10.0,
         cat_l2: float = 10.0,
-        largest_category: int = 100,
+        largest_category: int = 0,
         indicators: int = 64,
         space: Space = "entire",
     ) -> None:
