@@ -8,7 +8,7 @@ import pytest
 
 from funnelcast.config import load_experiment
 from funnelcast.errors import ConfigError
-from funnelcast.registry import MODELS
+from funnelcast.registry import registry_of
 
 
 def write(folder: Path, text: str) -> Path:
@@ -82,6 +82,6 @@ EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.toml")
 def test_every_experiment_file_names_a_model_and_options_it_has(path: Path) -> None:
     experiment = load_experiment(path)
     assert experiment.name == path.stem  # of the model that it trains, or of what it changes about one
-    assert set(experiment.model.options) <= set(MODELS.options(experiment.model.name))
+    assert set(experiment.model.options) <= set(registry_of(name := experiment.model.name).options(name))
     head = path.read_text().splitlines()[:3]
     assert head[0].startswith("# funnelcast prepare") and f"experiments/{path.parent.name}/{path.name}" in head[1]

@@ -16,6 +16,7 @@ from funnelcast.evidence import SharedRows
 from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.latex import to_latex
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
+from funnelcast.published import published, published_markdown
 from funnelcast.report import write_report
 from funnelcast.run import build_model
 from funnelcast.saved_scores import has_scores
@@ -99,9 +100,11 @@ def compare(
         reports = _in_processes(data_folder, tasks, jobs, announce)
     shared = SharedRows.of_runs(data, Split.TEST, {(e.name, seed): folder for e, seed, folder in tasks})
     board = build_leaderboard([reports[folder] for _, _, folder in tasks], shared, baseline=baseline)
+    board["protocol"] = data.schema.protocol
+    board["published"] = published(data.schema.dataset, data.schema.protocol, data.schema.step_names)
     write_json(out / "leaderboard.json", board)
     write_bytes(out / "leaderboard.csv", to_csv(board).encode())
-    write_bytes(out / "leaderboard.md", to_markdown(board).encode())
+    write_bytes(out / "leaderboard.md", (to_markdown(board) + published_markdown(board)).encode())
     write_bytes(out / "leaderboard.tex", to_latex(board).encode())
     write_report(out)
     return board

@@ -161,6 +161,7 @@ def evaluate(run: Run, data: PreparedData, split: Split = Split.TEST, *, calibra
         "experiment": run.experiment.name,
         "model": run.experiment.model.name,
         "dataset": run.schema.dataset,
+        "protocol": run.schema.protocol,
         "split": split.value,
         "calibration": None if calibration is None else calibration.method,
         "seed": run.seed,

@@ -1,4 +1,4 @@
-"""Name -> class, for models, losses, datasets and trackers; a file registers itself under its own name."""
+"""Name -> class, for models, trees, losses, datasets and trackers; a file registers itself under its own name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from funnelcast.errors import ConfigError, UnknownNameError, choices
 
-__all__ = ["DATASETS", "LOSSES", "MODELS", "TRACKERS", "Registry", "import_siblings"]
+__all__ = ["DATASETS", "LOSSES", "MODELS", "TRACKERS", "TREES", "Registry", "import_siblings", "registry_of"]
 
 T = TypeVar("T")
 
@@ -178,3 +178,23 @@ MODELS: Registry[Any] = Registry("model", "funnelcast.models")
 LOSSES: Registry[Any] = Registry("loss", "funnelcast.losses")
 DATASETS: Registry[Any] = Registry("dataset", "funnelcast.datasets")
 TRACKERS: Registry[Any] = Registry("tracker", "funnelcast.tracking")
+TREES: Registry[Any] = Registry("model", "funnelcast.trees")
+
+
+def registry_of(name: str) -> Registry[Any]:
+    """Return the registry of a model's name: MODELS of what is trained by gradients, TREES of what fits itself.
+
+    Args:
+        name: what stands in an experiment file.
+
+    Raises:
+        UnknownNameError: neither has this name; the message lists the names of both.
+
+    Example:
+        >>> registry_of("lightgbm") is TREES, registry_of("apem") is MODELS
+        (True, True)
+    """
+    known = {known: registry for registry in (MODELS, TREES) for known in registry.names()}
+    if name not in known:
+        raise UnknownNameError(f"unknown model '{name}'; {choices(known, name)}")
+    return known[name]

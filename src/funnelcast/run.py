@@ -4,7 +4,7 @@
 run.json             experiment, seed, data fingerprint, environment
 schema.json          the fields and the funnel
 encoders.json        what raw rows pass through
-weights.safetensors  weights of the best epoch
+weights.safetensors  weights of the best epoch; trees have trees.json and booster-<step>.txt instead
 history.json         loss and VALID scores over training
 manifest.json        checksums of all the above; written last, so its presence means the training is complete
 report.json, curves.json, scores.safetensors   written by `evaluate`
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -38,14 +39,16 @@ from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.files import check_sha256, read_json, sha256, write_json
 from funnelcast.layers import FunnelModel
 from funnelcast.negatives import add_correction, check_entry, sampled_rates
-from funnelcast.registry import MODELS
+from funnelcast.registry import TREES, registry_of
 from funnelcast.schema import Schema
+from funnelcast.self_fitting import SelfFitting, refuse_loop_options
 from funnelcast.value_head import add_value_head
 
 __all__ = ["Run", "build_model", "create_run", "environment"]
 
 FORMAT = 1
-_FIXED = ("run.json", "schema.json", "encoders.json", "weights.safetensors", "history.json")
+_WEIGHTS = ("weights.safetensors",)
+_FIXED = ("run.json", "schema.json", "encoders.json", "history.json")
 
 
 def environment() -> dict[str, str | int]:
@@ -75,11 +78,14 @@ def build_model(experiment: Experiment, schema: Schema) -> FunnelModel:
         UnknownNameError: no model has this name.
         ConfigError: an option is wrong, or the funnel does not allow to sample negatives.
     """
+    registry, options = registry_of(experiment.model.name), experiment.model.options
+    if registry is TREES:
+        refuse_loop_options(experiment)
+        return cast(FunnelModel, registry.create(experiment.model.name, schema, options=options))
     share = experiment.train.negatives
     if share < 1.0:
         check_entry(schema)
-    seen = sampled_rates(schema, share)
-    model: FunnelModel = MODELS.create(experiment.model.name, seen, options=experiment.model.options)
+    model: FunnelModel = registry.create(experiment.model.name, sampled_rates(schema, share), options=options)
     if schema.value_step is not None:
         add_value_head(model)
     return model if share == 1.0 else add_correction(model, share)
@@ -153,14 +159,21 @@ class Run:
         for name, expected in checksums.items():
             check_sha256(self.folder / name, expected)
         model = build_model(self.experiment, self.schema)
-        model.load_state_dict(load_tensors(self.folder / "weights.safetensors", checksums["weights.safetensors"]))
+        if isinstance(model, SelfFitting):
+            model.load(self.folder)
+        else:
+            model.load_state_dict(load_tensors(self.folder / _WEIGHTS[0], checksums[_WEIGHTS[0]]))
         return model.eval()
 
-    def finish(self) -> None:
-        """Write the manifest and remove the checkpoints."""
+    def finish(self, weights: tuple[str, ...] = _WEIGHTS) -> None:
+        """Write the manifest and remove the checkpoints.
+
+        Args:
+            weights: names of the files that hold what was fitted.
+        """
         write_json(
             self.folder / "manifest.json",
-            {"format": FORMAT, "files": {name: sha256(self.folder / name) for name in _FIXED}},
+            {"format": FORMAT, "files": {name: sha256(self.folder / name) for name in (*_FIXED, *weights)}},
         )
         for path in (self.folder / "checkpoint.json", *self.folder.glob("checkpoint-*.safetensors")):
             path.unlink(missing_ok=True)
@@ -217,7 +230,7 @@ def create_run(folder: Path, data: PreparedData, experiment: Experiment, seed: i
                 f"{folder}: cannot go on, the run there has another {' and '.join(changed)}; use another folder"
             )
         return Run(folder)
-    if folder.is_dir() and any(path.name not in _FIXED for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in (*_FIXED, *_WEIGHTS) for path in folder.iterdir()):
         raise ConfigError(f"{folder}: should be a new or empty folder, but holds other files")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,7 @@ class Schema(Frozen):
         has_weight: whether rows carry a sample weight.
         has_truth: whether shards carry the true probabilities (simulated data only).
         has_potential: whether shards carry the potential rates as well (simulated data only).
+        protocol: name of the published protocol by which the data were prepared, or None.
 
     Example:
         >>> schema = Schema(
@@ -107,6 +108,7 @@ class Schema(Frozen):
     has_weight: bool = False
     has_truth: bool = False
     has_potential: bool = False
+    protocol: str | None = None
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

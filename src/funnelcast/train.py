@@ -32,6 +32,7 @@ from funnelcast.registry import LOSSES
 from funnelcast.run import Run, build_model, create_run
 from funnelcast.schema import Schema
 from funnelcast.scores import funnel_metrics
+from funnelcast.self_fitting import SelfFitting
 
 __all__ = ["average_weights", "build_losses", "fit", "train_step"]
 
@@ -87,7 +88,7 @@ def fit(
     """Train a model and write its run.
 
     Adam on the sum of the losses; after each epoch the mean normalised entropy of every step's reach on VALID decides
-    which weights are kept. TEST is never opened.
+    which weights are kept. A model that fits itself (`funnelcast.self_fitting`) does so instead. TEST is never opened.
 
     Args:
         folder: the run's folder, made by this call.
@@ -95,9 +96,9 @@ def fit(
         experiment: model, losses and training options.
         seed: >= 0; fixes the first weights and the order of rows.
         resume: go on from the last checkpoint in `folder`; the weights become those of an unbroken run, bit by bit
-            (on a CPU, same machine, same number of threads).
+            (on a CPU, same machine, same number of threads). A model that fits itself begins again.
         after_epoch: called with `history.json`'s epochs so far, when the checkpoint of an epoch is written; what it
-            raises ends the training there.
+            raises ends the training there. A model that fits itself has no epochs.
 
     Raises:
         ConfigError: an option is wrong, or the folder is taken.
@@ -112,8 +113,19 @@ def fit(
     if not run.complete:
         with run.lock():
             if not run.complete:  # another process may have ended it since
-                _train(set_up(run, data, model, losses), resume=resume, after_epoch=after_epoch)
+                if isinstance(model, SelfFitting):
+                    _let_fit(model, run, data)
+                else:
+                    _train(set_up(run, data, model, losses), resume=resume, after_epoch=after_epoch)
     return run
+
+
+def _let_fit(model: SelfFitting, run: Run, data: PreparedData) -> None:
+    """Let a model fit itself from the beginning: it leaves no checkpoint."""
+    history = model.fit(data, seed=run.seed, title=f"train {run.experiment.name} seed {run.seed}")
+    weights = model.save(run.folder)
+    write_json(run.folder / "history.json", history)
+    run.finish(weights)
 
 
 @dataclass

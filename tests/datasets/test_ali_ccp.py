@@ -203,12 +203,20 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
         joined(folder)
 
 
+def test_the_protocol_is_recorded_where_it_is_asked_for(tmp_path: Path) -> None:
+    folder = write(tmp_path, [GOOD], COMMON_LINES)
+    for recipe, protocol in ((AliCcp(protocol="aitm", missing_common="null"), "aitm"), (AliCcp(), None)):
+        assert recipe.describe(folder, tmp_path / "work").protocol == protocol
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"valid_by": "users"}, "'valid_by': known: common, sample"),
         ({"missing_common": "drop"}, "'missing_common': known: null, refuse"),
         ({"valid_percent": 0}, "'valid_percent' should be in 1..50, received 0"),
+        ({"protocol": "aitm", "min_count": 11}, "'min_count' should be 12 under protocol 'aitm', received 11"),
+        ({"protocol": "aitm", "multi": True}, "'multi' should be False under protocol 'aitm', received True"),
         ({"memory_limit": "much"}, "memory limit should be a number"),
     ],
 )

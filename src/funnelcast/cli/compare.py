@@ -18,11 +18,12 @@ def show_comparison(board: dict[str, Any], out: Path) -> None:
         out: the folder it was written to.
     """
     from funnelcast.leaderboard import error_table, to_rich_table
+    from funnelcast.published import published_table
 
     console.print(to_rich_table(board))
-    errors = error_table(board)
-    if errors is not None:
-        console.print(errors)
+    for further in (error_table(board), published_table(board)):
+        if further is not None:
+            console.print(further)
     console.print(f"table and report in {out / 'report.html'}", soft_wrap=True)
 
 

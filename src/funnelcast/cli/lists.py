@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from funnelcast.cli.shell import app, console
-from funnelcast.registry import DATASETS, LOSSES, MODELS, Registry
+from funnelcast.registry import DATASETS, LOSSES, MODELS, TREES, Registry
 
 
 def _list(registry: Registry[Any], heading: str) -> None:
@@ -29,6 +29,7 @@ def _list(registry: Registry[Any], heading: str) -> None:
 def models() -> None:
     """List the models and the losses with their options."""
     _list(MODELS, "model")
+    _list(TREES, "boosted trees")
     _list(LOSSES, "loss")
 
 

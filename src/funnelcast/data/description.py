@@ -260,6 +260,8 @@ class Description(Strict):
         labels: what to do with broken funnels.
         target_statistics: statistics to add, none by default.
         options: options of the dataset that made this description and can make its rows again; none in a dataset file.
+        protocol: name of the published protocol that all this follows, for results that may stand beside published
+            ones; none by default.
     """
 
     name: str
@@ -273,6 +275,7 @@ class Description(Strict):
     labels: Labels = Key(default_factory=Labels)
     target_statistics: tuple[TargetStatistics, ...] = ()
     options: dict[str, Any] = Key(default_factory=dict)
+    protocol: str | None = None
 
     @model_validator(mode="before")
     @classmethod

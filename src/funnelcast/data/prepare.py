@@ -153,6 +153,7 @@ def _schema(description: Description, encoders: Encoders, found: Audit, values: 
         has_weight=description.weight is not None,
         has_truth=all(step.true_reach and step.true_transition for step in description.steps),
         has_potential=all(step.true_potential for step in description.steps),
+        protocol=description.protocol,
     )
 
 

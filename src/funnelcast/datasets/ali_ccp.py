@@ -19,6 +19,7 @@ SKELETON = ("205", "206", "207", "216", "508", "509", "702", "853", "301")
 COMMON_LISTS = ("109_14", "110_14", "127_14", "150_14")
 SKELETON_LISTS = ("210",)
 FILES = tuple(f"{kind}_{part}.csv" for part in ("train", "test") for kind in ("sample_skeleton", "common_features"))
+PROTOCOL = {"min_count": 12, "multi": False, "valid_by": "sample", "valid_percent": 10}
 KEYS = {"sample": "CAST(sample_id AS VARCHAR)", "common": "common_key"}
 
 
@@ -35,6 +36,8 @@ class AliCcp:
     counted on TRAIN alone here, not on TRAIN and VALID together, and missing ids differ from rare ones.
 
     Args:
+        protocol: `aitm` names the recipe above, so that results may stand beside those published under it; the other
+            options must then be left at their defaults, the last two excepted. None by default.
         min_count: an id seen less often on TRAIN becomes unknown, >= 1.
         multi: also use the multi-valued fields 210, 109_14, 110_14, 127_14 and 150_14 (ids alone, without weights).
         max_length: values kept of a multi-valued field, from the front, >= 1.
@@ -64,6 +67,7 @@ class AliCcp:
     def __init__(
         self,
         *,
+        protocol: Literal["aitm"] | None = None,
         min_count: int = 12,
         multi: bool = False,
         max_length: int = 20,
@@ -80,6 +84,14 @@ class AliCcp:
             )
         if not 1 <= valid_percent <= 50:
             raise ConfigError(f"dataset 'ali_ccp': option 'valid_percent' should be in 1..50, received {valid_percent}")
+        given = {"min_count": min_count, "multi": multi, "valid_by": valid_by, "valid_percent": valid_percent}
+        self.protocol = protocol
+        for option, value in given.items() if protocol is not None else ():
+            if value != PROTOCOL[option]:
+                raise ConfigError(
+                    f"dataset 'ali_ccp': option '{option}' should be {PROTOCOL[option]!r} under protocol '{protocol}', "
+                    f"received {value!r}"
+                )
         self.fields = RawFields(
             skeleton=SKELETON,
             common=COMMON,
@@ -123,4 +135,5 @@ class AliCcp:
             split=ColumnSplit(kind="column", column="split"),
             user="101",
             labels=Labels(violations="drop"),
+            protocol=self.protocol,
         )
