@@ -129,7 +129,7 @@ def test_compare_writes_table_and_report_and_goes_on(work: Path, command: Comman
     assert [row["experiment"] for row in board["rows"]] == ["single_task", "esmm"]
     assert board["baseline"] == "single_task" and board["seeds"] == [0, 1]
     first = {p.name: p.read_bytes() for p in Path("out").glob("leaderboard.*")}
-    assert len(first) == 3 and Path("out/report.html").stat().st_size > 10_000
+    assert len(first) == 4 and Path("out/report.html").stat().st_size > 10_000
     again = ok(command(*words))
     assert again.count("taken from an earlier call") == 4
     assert {p.name: p.read_bytes() for p in Path("out").glob("leaderboard.*")} == first

@@ -11,7 +11,10 @@ from funnelcast.report.words import sampling_error, verdict
 
 
 def board(positives: int, **aucs: Sequence[float | None]) -> dict[str, Any]:
-    rows = [{"experiment": n, "steps": [{"reach": {"auc": summary(values)}}]} for n, values in aucs.items()]
+    rows = [
+        {"experiment": name, "steps": [{"reach": {"auc": {**summary(values), "interval": None}}}]}
+        for name, values in aucs.items()
+    ]
     return {"funnel": [{"name": "buy", "positives": positives}], "rows": rows}
 
 

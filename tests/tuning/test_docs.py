@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -36,4 +37,5 @@ def test_the_example_of_a_table_is_valid(tmp_path: Path) -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "apem.toml").write_text(block)
     experiment = load_experiment(tmp_path / "apem.toml")
-    assert experiment.tune.space and set(experiment.tune.space) <= set(tunable(experiment))
+    assert math.prod(len(parameter.grid) for parameter in experiment.tune.space.values() if parameter) == 24
+    assert set(experiment.tune.space) <= set(tunable(experiment))

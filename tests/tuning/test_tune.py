@@ -168,6 +168,7 @@ def test_a_folder_of_something_else_is_refused(
     (tmp_path / "full" / "mine.toml").write_text("mine")
     with pytest.raises(ConfigError, match="new or empty folder or one of a tuning"):
         tune([plan], prepared, tmp_path / "full", trials=1)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.toml"]
     (out / "next.toml").write_text("mine")
     with pytest.raises(ConfigError, match=r"next.toml: would be written over"):
         tune([make_experiment("next", epochs=1)], prepared, out, trials=1)

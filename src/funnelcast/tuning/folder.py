@@ -144,6 +144,8 @@ def open_folder(out: Path, settings: Settings, searches: tuple[Search, ...]) -> 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: should be a new or empty folder, but cannot be made: {error.strerror}") from error
+    if not (out / ".locks").exists() and any(out.iterdir()):  # a tuning makes its locks first
+        raise ConfigError(f"{out}: should be a new or empty folder or one of a tuning, but holds other files")
     with locked(out, "folder"):
         record = {"format": FORMAT, **asdict(settings)}
         if (out / "settings.json").exists():
@@ -154,8 +156,6 @@ def open_folder(out: Path, settings: Settings, searches: tuple[Search, ...]) -> 
                         f"{out}: the tuning there was begun with {key} = {former[key]!r}, received {value!r}; "
                         "use another folder"
                     )
-        elif any(path.name != ".locks" for path in out.iterdir()):
-            raise ConfigError(f"{out}: should be a new or empty folder or one of a tuning, but holds other files")
         for search in searches:
             _open_study(out, search)
         write_json(out / "settings.json", record)
