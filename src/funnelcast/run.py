@@ -19,6 +19,7 @@ checkpoint.json, checkpoint-<step>.safetensors   only while training
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -139,13 +140,14 @@ class Run:
         return Calibration.load(path, self.schema.step_names, self.weights_sha256())
 
     def weights_sha256(self) -> str:
-        """Read the checksum of the best weights from the manifest.
+        """Read the checksum of what was fitted from the manifest: that of the one file, or one of all files' checksums.
 
         Raises:
             ArtifactError: the training is not complete, or the manifest is damaged.
         """
         manifest = read_json(self.folder / "manifest.json", "the manifest of a run", "files", version=FORMAT)
-        return str(manifest["files"]["weights.safetensors"])
+        found = [digest for name, digest in sorted(manifest["files"].items()) if name not in _FIXED]
+        return str(found[0]) if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
     def load_model(self) -> FunnelModel:
         """Build the run's model with its best weights, in evaluation mode.
