@@ -90,7 +90,6 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "from funnelcast import AucHistogram",
         "import funnelcast.catalog",
         "import funnelcast.tracking.mlflow",
-        "import funnelcast.report",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:
