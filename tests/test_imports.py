@@ -140,7 +140,6 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "from funnelcast import AucHistogram",
         "import funnelcast.catalog",
         "import funnelcast.tracking.mlflow",
-        "import funnelcast.report",
         "import funnelcast.calibration",
         "import funnelcast.calibration_fit",
     ],

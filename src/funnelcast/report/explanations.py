@@ -99,7 +99,7 @@ def slices_section(source: Source) -> Section | None:
     shown = found["columns"][:_COLUMNS]
     note = (
         f"Scores on {str(found['split']).upper()} of the rows with one value of a column. Figures show "
-        f"{isolate(runs[0].experiment)}; upright marks and dots are the reach AUC on the rows of a value."
+        f"{isolate(runs[0].experiment)}; a dot is the reach AUC of a step on the rows of a value."
     )
     if len(found["columns"]) > len(shown):
         note += f" The first {len(shown)} of {len(found['columns'])} columns are shown, the rest stand in slices.json."
