@@ -237,7 +237,7 @@ def test_command_prints_both_tables(run: Run, command: Command) -> None:
     code, out, err = command(str(run.folder), "--repeats", "2", "--by", "page", "--min-rows", "5", "--split", "valid")
     assert code == 0, err
     record = json.loads((run.folder / "decomposition.json").read_text())
-    assert "300 of 300 rows of valid, 2 shuffles a field" in out
+    assert "300 of 300 rows of valid, shuffles of each field: 2" in out
     assert all(word in out for word in ("item", "tags", "all rows", "home"))
     worst = max(record["overall"]["steps"], key=lambda step: step["share"])
     assert f"{worst['name']} loses most customers: {worst['share']:.1%} of the loss" in out

@@ -81,7 +81,7 @@ def explain(
     console.print(_importance_table(importance))
     console.print(
         f"{importance['rows']:,} of {importance['split_rows']:,} rows of {importance['split']}, "
-        f"{importance['repeats']} shuffles a field; sorted by the last step's reach",
+        f"shuffles of each field: {importance['repeats']}; sorted by the last step's reach",
         soft_wrap=True,
     )
     if found.decomposition is None:
