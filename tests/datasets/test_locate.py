@@ -17,7 +17,7 @@ FILES = {
     "ga4": "sessions.parquet",
     "hillstrom": "emails.parquet or emails.csv",
     "ali_ccp": "sample_skeleton_train.csv",
-    "aliexpress": "train.csv",
+    "aliexpress": "train.csv, test.csv",
 }
 
 

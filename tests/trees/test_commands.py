@@ -33,7 +33,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pq.write_table(pa.table(columns), tmp_path / "logs.parquet")
     (tmp_path / "shop.toml").write_text(DATASET)
     (tmp_path / "logistic.toml").write_text('model = { name = "logistic" }\ntrain = { epochs = 1, device = "cpu" }\n')
-    (tmp_path / "trees.toml").write_text('model = { name = "lightgbm", rounds = 40, num_leaves = 6 }\n')
+    (tmp_path / "trees.toml").write_text(
+        'model = { name = "lightgbm", rounds = 40, num_leaves = 6, largest_category = 9 }\n'
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -87,7 +89,7 @@ def test_mistakes_end_with_one_line(
 
 def test_in_python(work: Path) -> None:
     frame = pq.read_table(work / "logs.parquet").drop_columns(["row"])
-    funnel = Funnel("lightgbm", options={"rounds": 30, "num_leaves": 6}).fit(frame, steps=["click", "buy"])
+    funnel = Funnel("lightgbm", options={"rounds": 40, "largest_category": 9}).fit(frame, steps=["click", "buy"])
     assert funnel.report is not None and funnel.report["steps"][0]["reach"]["auc"] > 0.7
     funnel.save(work / "saved")
     assert Funnel.load(work / "saved").predict(frame) == funnel.predict(frame)
