@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
 from funnelcast.report.figures import _INK, Line, _colour, _draw, _percent, _training
 
@@ -211,6 +214,13 @@ def slots_figure(name: str, layer: Record) -> str:
     return _draw(name, draw)
 
 
+def _dots(places: NDArray[Any], colour: str) -> PathPatch:
+    """Draw points [N, 2] as one path of lines without length and with round ends: a tenth of the text of markers."""
+    path = Path(np.repeat(places, 2, axis=0), [Path.MOVETO, Path.LINETO] * len(places))
+    path.should_simplify = False  # or lines without length would be left out
+    return PathPatch(path, fill=False, edgecolor=colour, linewidth=3.4, capstyle="round", alpha=0.65)
+
+
 def map_figure(name: str, points: Record, way: str, colour: str) -> str:
     """Draw rows as points by what the towers read of them. APEM paper, figure 7 (b).
 
@@ -232,9 +242,9 @@ def map_figure(name: str, points: Record, way: str, colour: str) -> str:
 
     def draw(axes: Axes) -> None:
         for (series, _), rows in zip(marks, members, strict=True):
-            # One path of dots, each a line of no length with round ends: a tenth of the text of 2,000 markers.
-            x, y = (np.column_stack([side, side, np.full(len(side), np.nan)]).ravel() for side in places[rows].T)
-            axes.plot(x, y, color=_colour(series), linewidth=3.4, solid_capstyle="round", alpha=0.65)
+            axes.add_patch(_dots(places[rows], _colour(series)))
+        axes.update_datalim(places)
+        axes.autoscale_view()
         axes.set(xticks=[], yticks=[])
         labels = [f"component {i}, {share:.0%} of variance" for i, share in enumerate(points["variance"], 1)]
         axes.set(**dict(zip(("xlabel", "ylabel"), labels if way == "pca" else ("t-SNE 1", "t-SNE 2"), strict=True)))
