@@ -11,6 +11,7 @@ report.json, curves.json, scores.safetensors   written by `evaluate`
 overlap.json         written by `overlap`
 importance.json, decomposition.json   written by `explain`
 slices.json          written by `slices`
+gates.json, figures/ written by `inspect`
 calibration.json     written by `calibrate`; what predicts uses it
 checkpoint.json, checkpoint-<step>.safetensors   only while training
 ```
