@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_prediction_is_calibrated_as_its_scores_are(run: Run, prepared: Path) 
 def test_a_value_follows_the_calibrated_reach(run: Run, prepared: Path) -> None:
     calibrate(run, PreparedData(prepared), method="platt")
     before = Prediction.from_transitions(torch.tensor([[0.3, -1.0], [2.0, 0.1]]))
-    valued = Prediction(*list(vars(before).values())[:4], value_location=torch.ones(2), value_scale=torch.ones(2))
+    valued = replace(before, value_location=torch.ones(2), value_scale=torch.ones(2))
     after = calibrate_prediction(run.load_calibration(), valued)
     torch.testing.assert_close(after.expected_value, after.reach[:, 1] * np.exp(1.5))
 
@@ -205,8 +206,9 @@ def test_the_command(
 def test_pcoc_is_1_on_valid_and_auc_stays(run: Run, prepared: Path) -> None:
     data = PreparedData(prepared)
     raw = score(run.load_model(), Loader(data, Split.VALID, 100))
-    for method in ("platt", "joint"):
-        calibrate(run, data, method=method)  # type: ignore[arg-type]
+    methods: tuple[Method, Method] = ("platt", "joint")
+    for method in methods:
+        calibrate(run, data, method=method)
         after = run.load_calibration().scores(raw)
         for step in range(2):
             rows = raw.observed[:, step]
