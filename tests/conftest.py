@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from funnelcast.cli import main
 from funnelcast.data.encode import Encoders, Multi, Vocabulary
 from funnelcast.files import sha256, write_json
 from funnelcast.schema import Field, Schema, Step
 
 Maker = Callable[..., Path]
+Command = Callable[..., tuple[int, str, str]]
 
 ROWS = {"train": 1000, "valid": 300, "test": 300}
 GROUP = 40  # rows of a row group: TRAIN has 25 of them, so 4 buffers of 8 groups
@@ -96,3 +99,21 @@ def prepared(make_prepared: Maker) -> Path:
 def one_thread() -> None:
     """Tests run side by side, one thread each."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `funnelcast ...` in this process; returns exit code, output and errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["funnelcast", *words])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

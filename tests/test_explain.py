@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.conftest import Command
 from torch import Tensor
 
 from funnelcast.batch import Batch
-from funnelcast.cli import main
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
@@ -213,24 +213,10 @@ def branch(folder: Path) -> Path:
     return folder
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `funnelcast explain ...` in this process; returns exit code, output and errors."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["funnelcast", "explain", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def command(command: Command) -> Command:
+    """Run `funnelcast explain ...`."""
+    return partial(command, "explain")
 
 
 def test_command_prints_both_tables(run: Run, command: Command) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tests.conftest import Command
 
-from funnelcast.cli import main
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.encode import Encoders, Vocabulary
 from funnelcast.data.encode_categories import Multi
@@ -30,7 +30,6 @@ from funnelcast.probe import gates_of, spread_rows
 from funnelcast.run import Run, create_run
 from funnelcast.train import fit
 
-Command = Callable[..., tuple[int, str, str]]
 SIZES = {"inducing_points": 5, "layers": 2, "width": 4}
 
 
@@ -62,20 +61,9 @@ def run(data: PreparedData, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `funnelcast inspect ...` in this process; returns exit code, output and errors."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["funnelcast", "inspect", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def command(command: Command) -> Command:
+    """Run `funnelcast inspect ...`."""
+    return partial(command, "inspect")
 
 
 def test_the_record_says_what_the_models_gates_say(run: Run, data: PreparedData) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.conftest import Command
 
-from funnelcast.cli import main
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError
@@ -143,24 +143,10 @@ def test_wrong_shares_and_a_funnel_of_one_step_are_refused() -> None:
         funnel_overlap(one)
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `funnelcast overlap ...` in this process; returns exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["funnelcast", "overlap", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def command(command: Command) -> Command:
+    """Run `funnelcast overlap ...`."""
+    return partial(command, "overlap")
 
 
 def test_command_writes_and_prints(prepared: Path, tmp_path: Path, command: Command) -> None:

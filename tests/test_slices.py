@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
+from tests.conftest import Command
 
-from funnelcast.cli import main
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError
@@ -146,24 +146,10 @@ def test_the_file_holds_every_column(run: Run, prepared: Path) -> None:
     )
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `funnelcast slices ...` in this process; returns exit code, output and errors."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["funnelcast", "slices", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def command(command: Command) -> Command:
+    """Run `funnelcast slices ...`."""
+    return partial(command, "slices")
 
 
 def test_command_prints_a_table_and_words(run: Run, command: Command) -> None:

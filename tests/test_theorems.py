@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import Command
 
 from funnelcast import theorems
-from funnelcast.cli import main
 from funnelcast.errors import ConfigError
 from funnelcast.theorems import World, random_world, verify
 
@@ -98,24 +97,10 @@ def test_impossible_worlds_are_refused() -> None:
         World(one, good[:, :1], good[:, :1])
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `funnelcast verify ...` in this process; returns exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["funnelcast", "verify", *words])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def command(command: Command) -> Command:
+    """Run `funnelcast verify ...`."""
+    return partial(command, "verify")
 
 
 def test_command_prints_and_writes(command: Command, tmp_path: Path) -> None:
