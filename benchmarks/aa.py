@@ -31,6 +31,7 @@ from funnelcast.data.split import Split
 from funnelcast.datasets.synthetic import Synthetic
 from funnelcast.metrics import Undefined, Value
 from funnelcast.significance.bootstrap import resampled_auc
+from funnelcast.significance.combined import combined_p
 from funnelcast.significance.delong import Outcome, compare_placements, placements
 from funnelcast.significance.paired import paired_test
 from funnelcast.train import fit
@@ -94,6 +95,8 @@ def p_values(sides: list[list[Array]], block: Batch, step: int, repeat: int) -> 
         "DeLong by user": user.p,
         "bootstrap by user": math.erfc(abs(user.value) / error / math.sqrt(2)),
     }
+    gaps = [values[0][seed] - values[1][seed] for seed in values[0]]
+    found["seeds and rows together"] = combined_p(gaps, user.standard_error)
     both = [p for p in (seeds.t_p, user.p) if not isinstance(p, Undefined)]
     return {**found, "t-test and DeLong by user": max(both) if len(both) == 2 else Undefined("one is undefined")}
 

@@ -130,7 +130,7 @@ def test_holm_runs_over_all_pairs_of_the_table(board: dict[str, Any]) -> None:
             test = auc_of(board, name, step, space)["test"]
             pairs.setdefault((step, space, frozenset({name, test["against"]})), []).append(test)
     assert len(pairs) == 6  # three places, two pairs each: best and second are compared once
-    adjusted = multipletests([tests[0]["delong_p"] for tests in pairs.values()], method="holm")[1]
+    adjusted = multipletests([tests[0]["combined_p"] for tests in pairs.values()], method="holm")[1]
     for tests, p in zip(pairs.values(), adjusted, strict=True):
         for test in tests:
             assert test["holm_p"] == pytest.approx(p)

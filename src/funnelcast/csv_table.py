@@ -13,7 +13,8 @@ __all__ = ["to_csv"]
 
 Record = Mapping[str, Any]
 SPEEDS = ("train_rows_per_second", "score_rows_per_second", "train_seconds")
-_TEST_KEYS = ("against", "difference", "t_p", "wilcoxon_p", "delong_p", "holm_p", "paper_mark", "holm_mark")
+_P_VALUES = ("t_p", "wilcoxon_p", "delong_p", "combined_p", "holm_p")
+_TEST_KEYS = ("against", "difference", *_P_VALUES, "paper_mark", "holm_mark")
 
 
 def _flat(row: Record) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from funnelcast.run import Run
 from funnelcast.saved_scores import load_scores, read_log_odds
 from funnelcast.scores import SPACES, Scores, Space
 from funnelcast.significance.bootstrap import percentile_interval, resampled_auc
+from funnelcast.significance.combined import combined_p
 from funnelcast.significance.delong import Difference, Outcome, auc_interval, compare_placements, placements
 from funnelcast.significance.holm import holm
 from funnelcast.significance.paired import PairedTest, paired_test
@@ -151,6 +152,7 @@ def _record(test: PairedTest, against: str, mean_gap: float) -> dict[str, Any]:
         "paper_mark": test.better(PAPER_ALPHA),
         "holm_mark": False,
         "delong_p": None,
+        "combined_p": None,
         "holm_p": None,
     }
     for name in ("t_p", "wilcoxon_p"):
@@ -188,6 +190,9 @@ def _add_tests(rows: Sequence[Row], step: int, space: Space, place: _Place | Non
         first, second = ((each["experiment"], common or each["seeds"]) for each in (row, other))
         found = place.difference(first, second)
         _put(test, "delong_p", found.p)
+        pairs = [(ours[seed], theirs[seed]) for seed in common]
+        gaps = [a - b for a, b in pairs if a is not None and b is not None]
+        _put(test, "combined_p", combined_p(gaps, found.standard_error))
         test["interval"] = _as_list(place.difference_interval(first, second))
         if row is not known[0] and not isinstance(found.standard_error, Undefined):
             errors.append(found.standard_error)
@@ -199,8 +204,14 @@ def _places(steps: int) -> list[tuple[int, Space]]:
     return [(step, space) for step in range(steps) for space in SPACES if step or space == "reach"]
 
 
+def _p(test: Mapping[str, Any]) -> float | None:
+    """What Holm adjusts."""
+    found: float | None = test["delong_p"] if test["combined_p"] is None else test["combined_p"]
+    return found
+
+
 def _add_holm(rows: Sequence[Row]) -> None:
-    """Adjust DeLong's p-values over the whole table.
+    """Adjust the p-values of seeds and rows together over the whole table; with one seed, DeLong's.
 
     The best is compared with the second and the second with the best: the same pair is one hypothesis.
     """
@@ -208,9 +219,9 @@ def _add_holm(rows: Sequence[Row]) -> None:
     for row in rows:
         for step, space in _places(len(row["steps"])):
             test = row["steps"][step][space]["auc"]["test"]
-            if test is not None and test["delong_p"] is not None:
+            if test is not None and _p(test) is not None:
                 tests.setdefault((step, space, frozenset({row["experiment"], test["against"]})), []).append(test)
-    for same, p in zip(tests.values(), holm([same[0]["delong_p"] for same in tests.values()]), strict=True):
+    for same, p in zip(tests.values(), holm([float(_p(same[0]) or 0.0) for same in tests.values()]), strict=True):
         for test in same:
             test |= {"holm_p": p, "holm_mark": p < ALPHA}
 
@@ -240,8 +251,8 @@ def add_evidence(rows: Sequence[Row], shared: SharedRows | None) -> dict[str, An
 
     Each experiment is tested against the best other one by mean AUC: over seeds by the paired t-test and Wilcoxon's,
     over the shared rows by DeLong's on the placements averaged over the common seeds, summed by user where users are
-    known; the latter is adjusted by Holm over the whole table. Intervals are percentiles of the bootstrap by user, or
-    DeLong's where the bootstrap would take too long.
+    known, and by both kinds of chance together; the last is adjusted by Holm over the whole table. Intervals are
+    percentiles of the bootstrap by user, or DeLong's where the bootstrap would take too long.
 
     Args:
         rows: of the leaderboard; their AUC get the new keys.

@@ -124,7 +124,7 @@ def metric_column(values: Sequence[Record], metric: str, head: str, digits: int 
 def auc_column(values: Sequence[Record], head: str) -> Column:
     """Make the column of an AUC with its intervals, such as `0.6412..0.6698`, and its marks of significance.
 
-    A dagger behind the interval marks a row that is better by DeLong's test after Holm.
+    A dagger behind the interval marks a row that is better by seeds and rows together after Holm.
 
     Args:
         values: one summary over seeds a row, with `interval` and `test`.
@@ -162,7 +162,9 @@ def footnotes(leaderboard: Record) -> list[str]:
         how = f"{resamples} resamples by {clusters}" if resamples else f"DeLong's variance by {clusters}"
         notes.append(f"Intervals of AUC: {level:.0f} % over other rows, {how}.")
     if clusters is not None and several:
-        notes[-1] += f" † better by DeLong's test by {clusters}, p < {leaderboard['statistics']['alpha']} after Holm."
+        seeds = max(row["runs"] for row in leaderboard["rows"]) > 1
+        test = f"seeds and rows (by {clusters}) together" if seeds else f"DeLong's test by {clusters}, as trained"
+        notes[-1] += f" † better by {test}, p < {leaderboard['statistics']['alpha']} after Holm."
     power = [entry["sentence"] for entry in leaderboard["power"]]
     return [*notes, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in power)]
 

@@ -249,6 +249,7 @@ def add_statistics(board: dict[str, Any]) -> None:
                         "t_p": 0.02,
                         "wilcoxon_p": None,
                         "delong_p": 0.00001,
+                        "combined_p": 0.0002,
                         "holm_p": 0.004,
                         "paper_mark": number == 2,
                         "holm_mark": True,

@@ -73,7 +73,7 @@ def test_statistics_stand_in_words_in_the_leaderboard_and_in_a_table(everything:
     assert f"{low:.4f} to {high:.4f}</small>" in source
     assert "<sup>**†</sup>" in source
     assert "** better than the best other experiment, paired t-test over seeds" in source
-    assert "† better by DeLong&#39;s test, p &lt; 0.05 after Holm" in source
+    assert "† better by seeds and rows together, p &lt; 0.05 after Holm" in source
     assert "p = 0.0040 after Holm&#39;s correction: significant at 0.05." in source
     assert "positives a difference under 0.012 in buy&#39;s AUC cannot be seen. It predicts" in source
     assert re.search(r"Tests of the differences.*<td>&lt; 0.0001</td>", source, flags=re.DOTALL)

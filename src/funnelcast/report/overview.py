@@ -107,7 +107,7 @@ def _interval(value: Record) -> tuple[float, float] | None:
 
 
 def _marks(test: Record | None) -> str:
-    """Write `**` for a better mean by the paper's rule, and a dagger for a better AUC by DeLong's test after Holm."""
+    """Write `**` for a better mean by the paper's rule, and a dagger for a better AUC by Holm's corrected test."""
     if test is None:
         return ""
     return ("**" if test.get("paper_mark") else "") + ("†" if test.get("holm_mark") and test["difference"] > 0 else "")
@@ -138,7 +138,9 @@ def _board_table(source: Source) -> Table:
     alpha = board.get("statistics", {}).get("alpha", 0.05)
     notes = [f"Below an AUC: its spread over seeds and its {(1 - alpha) * 100:g} % interval."] if bounded else []
     notes += ["** better than the best other experiment, paired t-test over seeds, p < 0.01."] if "**" in marks else []
-    notes += [f"† better by DeLong's test, p < {alpha:g} after Holm's correction."] if "†" in marks else []
+    seeds = max(row["runs"] for row in board["rows"]) > 1
+    test = "seeds and rows together" if seeds else "DeLong's test of these rows, seeds left out"
+    notes += [f"† better by {test}, p < {alpha:g} after Holm's correction."] if "†" in marks else []
     return Table(table.heads, rows, tuple(notes), "experiments")
 
 
@@ -157,7 +159,7 @@ def _tests_table(source: Source) -> Table | None:
                     continue
                 bounds = test.get("interval")
                 interval = "-" if bounds is None else f"{bounds[0]:+.4f} to {bounds[1]:+.4f}"
-                values = [_p(test.get(f"{name}_p")) for name in ("t", "wilcoxon", "delong", "holm")]
+                values = [_p(test.get(f"{name}_p")) for name in ("t", "wilcoxon", "delong", "combined", "holm")]
                 difference = number(test.get("difference"), 4, "+")
                 rows.append(
                     [
@@ -172,7 +174,7 @@ def _tests_table(source: Source) -> Table | None:
     if not rows:
         return None
     heads = ["experiment", "step", "against", "difference of AUC", "interval", "p, t-test", "p, Wilcoxon"]
-    return Table([*heads, "p, DeLong", "p, Holm"], rows, _conditions(source.board), "experiments")
+    return Table([*heads, "p, DeLong", "p, both", "p, Holm"], rows, _conditions(source.board), "experiments")
 
 
 def _conditions(board: Record) -> tuple[str, ...]:
