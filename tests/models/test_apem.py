@@ -368,6 +368,7 @@ def test_default_losses_are_those_of_the_paper(schema: Schema) -> None:
         ("apem_without_dependence", {"sigma": 0.0}, ""),
         ("apem_open_gates", {"gate": "none"}, "gates.scores"),
         ("apem_key_mask", {"gate": "key_mask"}, ""),
+        ("apem_field_gates", {"selector_input": "fields"}, ""),
     ],
 )
 def test_table_4_and_the_controls_are_named(schema: Schema, name: str, changed: dict[str, Any], gone: str) -> None:
@@ -394,6 +395,7 @@ def test_sizes_of_the_variants(schema: Schema) -> None:
         "apem_without_dependence": whole,
         "apem_open_gates": whole - selectors,
         "apem_key_mask": whole,
+        "apem_field_gates": whole - selectors + L * (F * d * K + K),
     }
     models = {name: MODELS.create(name, schema, options={}) for name in expected}
     assert {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()} == expected

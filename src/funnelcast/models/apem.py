@@ -117,6 +117,7 @@ class Apem(FunnelModel):
         "apem_without_dependence": {"sigma": 0.0},
         "apem_open_gates": {"gate": "none"},
         "apem_key_mask": {"gate": "key_mask"},
+        "apem_field_gates": {"selector_input": "fields"},
     }
 
     search_space: ClassVar[SearchSpace] = {
