@@ -82,7 +82,7 @@ def test_the_table_has_a_column_for_every_cell(board: dict[str, Any]) -> None:
 
 def test_markdown_has_the_same_marks(board: dict[str, Any]) -> None:
     assert r"**0.7200\*\* ±0.0100** [0.7000..0.7400 †]" in to_markdown(board)
-    assert "1000 resamples by user. † better by DeLong's test by user" in to_markdown(board)
+    assert "1000 resamples by user. † better by seeds and rows (by user) together" in to_markdown(board)
     without = copy.deepcopy(board)
     without["statistics"]["resamples"] = 0
     assert "DeLong's variance by user" in to_markdown(without)
