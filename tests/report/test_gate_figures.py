@@ -129,7 +129,7 @@ def test_dead_and_always_open_gates_are_told_apart() -> None:
 def test_gates_that_all_do_the_same_are_drawn(values: np.ndarray) -> None:
     same = describe_gates("layer 1", values, "opening")
     for draw in (rate_figure, slots_figure):
-        ElementTree.fromstring(draw("gates", same))
+        assert ElementTree.fromstring(draw("gates", same)).tag.endswith("svg")
 
 
 def test_the_map_names_groups_and_steps_and_takes_many_steps() -> None:
