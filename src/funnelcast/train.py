@@ -98,7 +98,8 @@ def fit(
         resume: go on from the last checkpoint in `folder`; the weights become those of an unbroken run, bit by bit
             (on a CPU, same machine, same number of threads). A model that fits itself begins again.
         after_epoch: called with `history.json`'s epochs so far, when the checkpoint of an epoch is written; what it
-            raises ends the training there. A model that fits itself has no epochs.
+            raises ends the training there. A model that fits itself has no epochs: it calls once, with all points of
+            its curve, when its run is complete.
 
     Raises:
         ConfigError: an option is wrong, or the folder is taken.
@@ -114,18 +115,20 @@ def fit(
         with run.lock():
             if not run.complete:  # another process may have ended it since
                 if isinstance(model, SelfFitting):
-                    _let_fit(model, run, data)
+                    _let_fit(model, run, data, after_epoch)
                 else:
                     _train(set_up(run, data, model, losses), resume=resume, after_epoch=after_epoch)
     return run
 
 
-def _let_fit(model: SelfFitting, run: Run, data: PreparedData) -> None:
+def _let_fit(model: SelfFitting, run: Run, data: PreparedData, after_epoch: AfterEpoch | None) -> None:
     """Let a model fit itself from the beginning: it leaves no checkpoint."""
     history = model.fit(data, seed=run.seed, title=f"train {run.experiment.name} seed {run.seed}")
     weights = model.save(run.folder)
     write_json(run.folder / "history.json", history)
     run.finish(weights)
+    if after_epoch is not None:  # last, so that nothing it raises costs the fit
+        after_epoch(history["epochs"])
 
 
 @dataclass

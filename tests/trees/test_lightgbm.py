@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,22 @@ def test_the_history_says_what_was_kept(make_data: MakeData, tmp_path: Path) -> 
     assert record["rows"] == data.rows(Split.TRAIN)
     report = evaluate(run, data, Split.VALID)
     assert record["epochs"][-1]["valid_ne"] == pytest.approx([s["reach"]["ne"] for s in report["steps"]], rel=1e-5)
+
+
+def test_a_caller_hears_of_the_whole_curve_once_when_the_run_is_complete(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    heard: list[list[dict[str, Any]]] = []
+
+    def listen(epochs: Sequence[dict[str, Any]]) -> None:
+        assert Run(tmp_path / "run").complete
+        heard.append([*epochs])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        fit(tmp_path / "run", data, trees(), after_epoch=listen)
+    run = fit(tmp_path / "run", data, trees(), resume=True, after_epoch=listen)  # nothing is fitted again
+    assert heard == [json.loads((run.folder / "history.json").read_text())["epochs"]]
+    assert evaluate(run, data)["steps"][0]["reach"]["auc"] > 0.55
 
 
 def damage_text(folder: Path) -> None:
