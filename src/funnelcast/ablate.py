@@ -10,7 +10,7 @@ from funnelcast.compare import check_options, compare
 from funnelcast.config import Component, Experiment
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError
-from funnelcast.registry import MODELS
+from funnelcast.registry import MODELS, TREES, registry_of
 from funnelcast.schema import Schema
 
 __all__ = ["ablate", "variants_of"]
@@ -30,12 +30,15 @@ def variants_of(experiment: Experiment, schema: Schema) -> dict[str, tuple[Exper
         ConfigError: the model has no variants or is one itself, the experiment names losses, or is named like a
             variant.
     """
-    model, variants = experiment.model.name, getattr(MODELS.get(experiment.model.name), "variants", {})
+    model, registry = experiment.model.name, registry_of(experiment.model.name)
+    variants = getattr(registry.get(model), "variants", {})
     if not variants:
-        having = sorted({MODELS.family(name) for name in MODELS.names() if MODELS.preset(name)})
+        having = sorted(
+            {known.family(name) for known in (MODELS, TREES) for name in known.names() if known.preset(name)}
+        )
         raise ConfigError(f"model '{model}' has no variants to compare it with; models that have: {', '.join(having)}")
     if model in variants:
-        raise ConfigError(f"an ablation should start from the model '{MODELS.family(model)}', received '{model}'")
+        raise ConfigError(f"an ablation should start from the model '{registry.family(model)}', received '{model}'")
     if experiment.losses:
         raise ConfigError(
             f"{experiment.name}: an ablation should leave the losses to the model, since variants differ in them, "

@@ -24,6 +24,7 @@ from funnelcast.prediction import Prediction
 from funnelcast.progress import RowProgress
 from funnelcast.registry import TREES
 from funnelcast.schema import Schema
+from funnelcast.space import Choice, LogUniform, SearchSpace, Uniform
 from funnelcast.trees._columns import Columns
 from funnelcast.trees._history import StepFit, history
 from funnelcast.trees._rows import Rows
@@ -88,6 +89,14 @@ class LightGbm(FunnelModel):
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {"lightgbm_local": {"space": "local"}}
+    search_space: ClassVar[SearchSpace] = {
+        "num_leaves": Choice(15, 31, 63),
+        "learning_rate": LogUniform(0.02, 0.2, grid=(0.02, 0.05, 0.1, 0.2)),
+        "min_data_in_leaf": Choice(50, 100, 300),
+        "feature_fraction": Uniform(0.2, 1.0, grid=(0.2, 0.5, 1.0)),
+        "lambda_l2": LogUniform(0.1, 30.0, grid=(0.1, 1.0, 10.0, 30.0)),
+        "largest_category": Choice(0, 100, 100_000),
+    }
 
     def __init__(
         self,
