@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from funnelcast.config import Component, Experiment
-from funnelcast.registry import MODELS
+from funnelcast.registry import MODELS, TREES, registry_of
 from funnelcast.schema import Schema
 from funnelcast.space import combinations, grid_size, identity
 from funnelcast.tuning.search import declared_space, plan_search
@@ -23,7 +23,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 
 def schema_of(name: str, make_schema: MakeSchema) -> Schema:
-    shape = getattr(MODELS.get(name), "shape", None)
+    shape = getattr(registry_of(name).get(name), "shape", None)
     if shape is None:
         return make_schema(2)
     schema = make_schema(len(shape))
@@ -34,10 +34,10 @@ def schema_of(name: str, make_schema: MakeSchema) -> Schema:
     return schema.model_copy(update={"steps": tuple(steps)})
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", [*MODELS.names(), *TREES.names()])
 def test_every_corner_builds(name: str, make_schema: MakeSchema) -> None:
-    own = MODELS.get(name).search_space
-    assert set(own) <= set(MODELS.options(name))
+    own = registry_of(name).get(name).search_space
+    assert set(own) <= set(registry_of(name).options(name))
     schema = schema_of(name, make_schema)
     experiment = Experiment(name="e", model=Component(name=name))
     space = plan_search(experiment, schema, trials=1, grid=False).space
@@ -45,17 +45,17 @@ def test_every_corner_builds(name: str, make_schema: MakeSchema) -> None:
     of_model = {option.removeprefix("model."): p for option, p in space.items() if option.startswith("model.")}
     assert of_model, "a search should vary the model"
     for options in combinations(of_model, ends=True):
-        MODELS.create(name, schema, options=options)
-    if not MODELS.preset(name):
+        registry_of(name).create(name, schema, options=options)
+    if not registry_of(name).preset(name):
         missing = set(declared_space(name)) - set(space)
         assert not missing, f"{missing} does not fit the model's own defaults"
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", [*MODELS.names(), *TREES.names()])
 def test_the_space_holds_the_model_as_it_stands(name: str) -> None:
-    for option, parameter in MODELS.get(name).search_space.items():
-        default: Any = MODELS.options(name)[option].default
-        assert name != MODELS.family(name) or parameter.including(default) == parameter
+    for option, parameter in registry_of(name).get(name).search_space.items():
+        default: Any = registry_of(name).options(name)[option].default
+        assert name != registry_of(name).family(name) or parameter.including(default) == parameter
 
 
 @pytest.mark.parametrize("name", PAPER)

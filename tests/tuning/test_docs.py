@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from funnelcast.config import load_experiment
-from funnelcast.registry import MODELS
+from funnelcast.registry import MODELS, TREES
 from funnelcast.space import Choice, Parameter
 from funnelcast.tuning.search import COMMON, tunable
 
@@ -25,8 +25,8 @@ def words(name: str, parameter: Parameter) -> str:
 
 def test_every_space_stands_in_the_table() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for name in {MODELS.family(name) for name in MODELS.names()}:
-        space = MODELS.get(name).search_space
+    for name, registry in {(known.family(name), known) for known in (MODELS, TREES) for name in known.names()}:
+        space = registry.get(name).search_space
         row = f"| `{name}` | {'; '.join(words(option, parameter) for option, parameter in space.items())} |"
         assert row in text, row
     for name, parameter in COMMON.items():

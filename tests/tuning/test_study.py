@@ -118,11 +118,11 @@ def test_two_workers_share_the_budget(open_study: Open) -> None:
 def test_only_a_trial_that_nobody_works_on_is_taken_up(open_study: Open) -> None:
     one, two = open_study(2), open_study(2)
     held, dead = claim(one), claim(one)
-    one.report(dead.number, [{"epoch": 0, "valid_mean_ne": 0.5, "seconds": 1.0}])
+    one.report(dead.number, [{"epoch": 0, "valid_mean_ne": 0.5}], 1.0)
     dead.lock.close()
     again = claim(two)
     assert (again.number, again.values) == (dead.number, dead.values)
-    two.report(again.number, [{"epoch": e, "valid_mean_ne": 0.5 - e / 10, "seconds": 1.0 + e} for e in range(2)])
+    two.report(again.number, [{"epoch": e, "valid_mean_ne": 0.5 - e / 10} for e in range(2)], 2.0)
     trial = one.optuna.trials[again.number]
     assert trial.intermediate_values == {0: 0.5, 1: 0.4} and trial.user_attrs["seconds"] == 2.0
     assert two.claim() == "wait"
@@ -144,14 +144,14 @@ def test_who_is_behind_the_median_is_given_up_but_not_the_first_one(open_study: 
     study = open_study(6)  # two trials must have ended
     first, second, third, fourth = (claim(study) for _ in range(4))
     for held, scores in ((second, (0.5, 0.4, 0.3)), (third, (0.7, 0.6, 0.5))):
-        study.report(held.number, [{"epoch": e, "valid_mean_ne": s, "seconds": 0.0} for e, s in enumerate(scores)])
+        study.report(held.number, [{"epoch": e, "valid_mean_ne": s} for e, s in enumerate(scores)], 0.0)
         assert not study.falls_behind(held.number)
         study.finish(held.number, min(scores))
-    late = [{"epoch": e, "valid_mean_ne": 0.61, "seconds": 0.0} for e in range(3)]
+    late = [{"epoch": e, "valid_mean_ne": 0.61} for e in range(3)]
     for held, behind in ((first, False), (fourth, True)):
-        study.report(held.number, late[:1])
+        study.report(held.number, late[:1], 0.0)
         assert study.falls_behind(held.number) is behind  # the median of the first epoch is 0.6
-    study.report(fourth.number, late)
+    study.report(fourth.number, late, 0.0)
     assert not study.falls_behind(fourth.number)  # nothing is left to save
     study.give_up(fourth.number)
     assert study.optuna.trials[fourth.number].state is TrialState.PRUNED
@@ -163,7 +163,7 @@ def test_without_pruning_nobody_is_given_up(open_study: Open) -> None:
     study = open_study(3, prune=False)
     for number, value in enumerate((0.1, 0.2, 0.9)):
         held = claim(study)
-        study.report(held.number, [{"epoch": 0, "valid_mean_ne": value, "seconds": 0.0}])
+        study.report(held.number, [{"epoch": 0, "valid_mean_ne": value}], 0.0)
         assert not study.falls_behind(number)
         study.finish(number, value)
         held.lock.close()

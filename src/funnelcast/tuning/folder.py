@@ -42,7 +42,8 @@ class Settings:
         dataset: the data set's name.
         data_sha256: the fingerprint of the prepared folder.
         sampler: `tpe`, `random` or `grid`.
-        epochs: passes over TRAIN of a trial that is not stopped early, >= 1.
+        epochs: passes over TRAIN of a trial that is not stopped early, >= 1; None where no experiment has epochs, which
+            goes with any number.
         seed: of the sampler and of every training, >= 0.
         prune: whether a trial that falls behind is given up.
     """
@@ -50,7 +51,7 @@ class Settings:
     dataset: str
     data_sha256: str
     sampler: str
-    epochs: int
+    epochs: int | None
     seed: int
     prune: bool
 
@@ -150,6 +151,8 @@ def open_folder(out: Path, settings: Settings, searches: tuple[Search, ...]) -> 
         record = {"format": FORMAT, **asdict(settings)}
         if (out / "settings.json").exists():
             former = read_json(out / "settings.json", "the settings of a tuning", *record, version=FORMAT)
+            if None in (record["epochs"], former["epochs"]):  # trees came first, or come now
+                record["epochs"] = former["epochs"] = record["epochs"] or former["epochs"]
             for key, value in record.items():
                 if former[key] != value:
                     raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +14,9 @@ from rich.table import Table
 
 from funnelcast.config import Component, Experiment
 from funnelcast.files import read_json, write_bytes, write_json
+from funnelcast.registry import TREES
 from funnelcast.space import describe, identity
-from funnelcast.tuning.folder import FORMAT, Settings, locked
+from funnelcast.tuning.folder import FORMAT, locked
 from funnelcast.tuning.search import changes, with_values
 from funnelcast.tuning.study import FINISHED, Study, decode
 
@@ -42,6 +42,8 @@ def _section(values: Mapping[str, Any]) -> list[str]:
 def experiment_toml(experiment: Experiment, comments: Sequence[str] = ()) -> str:
     """Write an experiment as its file; its name is that of the file, and `[tune]` is left out.
 
+    Trees take nothing that the training loop alone knows, so that only what differs from its defaults is written.
+
     Args:
         experiment: what `load_experiment` should read again.
         comments: lines for the top.
@@ -60,8 +62,10 @@ def experiment_toml(experiment: Experiment, comments: Sequence[str] = ()) -> str
     lines += ["[model]", *component(experiment.model)]
     for loss in experiment.losses:
         lines += ["", "[[losses]]", *component(loss)]
+    of_the_loop = experiment.model.name not in TREES.names()
     for name in ("train", "optimizer"):
-        lines += ["", f"[{name}]", *_section(getattr(experiment, name).model_dump())]
+        values = getattr(experiment, name).model_dump(exclude_defaults=not of_the_loop)
+        lines += ["", f"[{name}]", *_section(values)] if values else []
     return "\n".join(lines) + "\n"
 
 
@@ -109,13 +113,12 @@ def _study_record(study: Study) -> Record:
     }
 
 
-def write_results(out: Path, studies: Sequence[Study], settings: Settings, command: str) -> Record:
+def write_results(out: Path, studies: Sequence[Study], command: str) -> Record:
     """Write the best experiment of each study and the record of all studies of the folder.
 
     Args:
         out: the folder of the tuning.
         studies: those of this call; what other calls found stays in the record.
-        settings: what all studies share.
         command: the command line, for the files' first line.
 
     Returns:
@@ -127,7 +130,9 @@ def write_results(out: Path, studies: Sequence[Study], settings: Settings, comma
         if path.exists():
             former = read_json(path, "the record of a tuning", "studies", version=FORMAT)["studies"]
             found = {record["experiment"]: record for record in former} | records
-        record = {"format": FORMAT, "settings": asdict(settings), "studies": [found[name] for name in sorted(found)]}
+        settings = read_json(out / "settings.json", "the settings of a tuning", version=FORMAT)
+        del settings["format"]
+        record = {"format": FORMAT, "settings": settings, "studies": [found[name] for name in sorted(found)]}
         for study in studies:
             if (best := records[study.name]["best"]) is not None:
                 write_bytes(out / f"{study.name}.toml", _best_file(study, best, records[study.name], command).encode())
@@ -138,11 +143,12 @@ def write_results(out: Path, studies: Sequence[Study], settings: Settings, comma
 def _best_file(study: Study, best: Record, record: Record, command: str) -> str:
     """Write the best trial's experiment, with what is to be known about it on top."""
     stands = record["score_as_it_stands"]
+    kept = "the best epoch" if study.has_epochs else "the trees that are kept"
     comments = [
         command,
         f"trial {best['number']} of {record['finished']} finished ones ({record['pruned']} of them pruned), "
         f"{record['failed']} failed; seed {study.settings.seed}",
-        f"VALID, mean normalised entropy of the best epoch: {best['score']:.6f}; as the experiment stands: "
+        f"VALID, mean normalised entropy of {kept}: {best['score']:.6f}; as the experiment stands: "
         f"{'-' if stands is None else format(stands, '.6f')}",
     ]
     return experiment_toml(with_values(study.search.experiment, best["parameters"]), [c for c in comments if c])

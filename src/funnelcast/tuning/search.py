@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from funnelcast.compare import check_options
 from funnelcast.config import Experiment, OptimizerConfig, TrainConfig, explain
 from funnelcast.errors import ConfigError, choices
-from funnelcast.registry import MODELS
+from funnelcast.registry import TREES, registry_of
 from funnelcast.schema import Schema
 from funnelcast.space import (
     Choice,
@@ -42,7 +42,7 @@ class Search:
     """What one experiment's study tries.
 
     Args:
-        experiment: as it stands, with the epochs of the budget.
+        experiment: as it stands, with the epochs of the budget where it has epochs.
         space: parameter -> its values, the experiment's own among them.
         start: the experiment's own values, the first trial.
         grid: all trials of a grid search in order, `start` first; none for the other samplers.
@@ -57,13 +57,17 @@ class Search:
 
 
 def tunable(experiment: Experiment) -> list[str]:
-    """Name all parameters that a search may vary.
+    """Name all parameters that a search may vary; trees, which no loop trains, have those of the model alone.
 
     Args:
         experiment: names the model.
     """
+    registry, name = registry_of(experiment.model.name), experiment.model.name
+    of_model = [f"model.{option}" for option in registry.options(name)]
+    if registry is TREES:
+        return of_model
     return [
-        *(f"model.{option}" for option in MODELS.options(experiment.model.name)),
+        *of_model,
         *(f"train.{key}" for key in TrainConfig.model_fields if key not in _NOT_TUNED),
         *(f"optimizer.{key}" for key in OptimizerConfig.model_fields),
     ]
@@ -71,6 +75,8 @@ def tunable(experiment: Experiment) -> list[str]:
 
 def declared_space(model: str) -> dict[str, Parameter]:
     """Join a model's own space with the common one; a variant's own options stay as they are.
+
+    Trees share only `model` options with it.
 
     Args:
         model: a registered name.
@@ -82,9 +88,11 @@ def declared_space(model: str) -> dict[str, Parameter]:
         >>> list(declared_space("single_task"))
         ['train.learning_rate', 'train.batch_size', 'model.width', 'model.hidden']
     """
-    own = {f"model.{option}": parameter for option, parameter in MODELS.get(model).search_space.items()}
-    fixed = {f"model.{option}" for option in MODELS.preset(model)}
-    known = {f"model.{option}" for option in MODELS.options(model)} | {name for name in COMMON if name[:5] == "train"}
+    registry = registry_of(model)
+    own = {f"model.{option}": parameter for option, parameter in registry.get(model).search_space.items()}
+    fixed = {f"model.{option}" for option in registry.preset(model)}
+    known = {f"model.{option}" for option in registry.options(model)}
+    known |= {name for name in COMMON if name[:5] == "train" and registry is not TREES}
     return {name: parameter for name, parameter in {**COMMON, **own}.items() if name in known - fixed}
 
 
@@ -126,7 +134,8 @@ def changes(start: Values, values: Values) -> str:
 def _own_value(experiment: Experiment, name: str) -> Any:
     section, _, key = name.partition(".")
     if section == "model":
-        return experiment.model.options.get(key, MODELS.options(experiment.model.name)[key].default)
+        name = experiment.model.name
+        return experiment.model.options.get(key, registry_of(name).options(name)[key].default)
     return getattr(getattr(experiment, section), key)
 
 

@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from funnelcast.errors import DataError
+from funnelcast.registry import TREES, registry_of
 from funnelcast.space import Choice, IntegerRange, LogUniform, Parameter, SearchSpace, Values, identity
 from funnelcast.tuning.folder import JournalLock, Settings, locked, try_lock
 from funnelcast.tuning.search import Search
@@ -113,6 +114,7 @@ class Study:
         self.out, self.search, self.settings, self.trials = out, search, settings, trials
         self._storage = storage
         self.name = search.experiment.name
+        self.has_epochs = registry_of(search.experiment.model.name) is not TREES
         # With a third of the budget behind it a study has something to learn from; Optuna's own numbers are the most.
         self._known = max(1, trials // 3)
         with locked(out, "folder"):
@@ -215,27 +217,32 @@ class Study:
     def _trial(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
 
-    def report(self, number: int, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Write down the VALID scores of the epochs so far, and the seconds they took.
+    def report(self, number: int, epochs: Sequence[Mapping[str, Any]], seconds: float) -> None:
+        """Write down the VALID scores of the epochs so far, if the model has epochs, and the seconds of the training.
 
         Args:
             number: of the trial.
             epochs: as `history.json` has them.
+            seconds: time of the training so far.
         """
         known = self._trial(number).intermediate_values
-        for point in epochs:
+        for point in epochs if self.has_epochs else ():
             if point["epoch"] not in known:
                 self._storage.set_trial_intermediate_value(self._id(number), point["epoch"], point["valid_mean_ne"])
-        if epochs:
-            self._storage.set_trial_user_attr(self._id(number), "seconds", epochs[-1]["seconds"])
+        self._storage.set_trial_user_attr(self._id(number), "seconds", seconds)
 
     def falls_behind(self, number: int) -> bool:
         """Whether a trial should be given up; the first one never is, so that there is something to compare with.
 
+        A model without epochs is heard of at its end, when nothing is left to save.
+
         Args:
             number: of the trial.
         """
+        if not self.has_epochs:
+            return False
         trial = self._trial(number)
+        assert self.settings.epochs is not None  # some experiment has epochs: this one
         ahead = (trial.last_step or 0) + 1 < self.settings.epochs
         return number > 0 and ahead and bool(self.optuna.pruner.prune(self.optuna, trial))  # NumPy's own bool
 

@@ -12,6 +12,7 @@ from funnelcast.config import Experiment
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError, choices
 from funnelcast.files import sha256
+from funnelcast.registry import TREES, registry_of
 from funnelcast.tuning.folder import Settings, open_folder
 from funnelcast.tuning.result import write_results
 from funnelcast.tuning.search import plan_search
@@ -49,7 +50,7 @@ def tune(
         data_folder: the prepared folder all of them train on.
         out: a new folder, or one that the same search began; gets `<experiment>.toml` and `tuning.json`.
         trials: finished trials of each experiment, >= 1; one that is given up counts, one that fails does not.
-        epochs: passes over TRAIN of each trial at the most, >= 1; by default what all experiments say.
+        epochs: passes over TRAIN of each trial at the most, >= 1; by default what all experiments say. Trees have none.
         sampler: `tpe`, `random`, or `grid`, which walks through all combinations of the listed values.
         workers: processes, each with its share of the cores.
         seed: >= 0; of the sampler and of every training.
@@ -72,14 +73,14 @@ def tune(
         )
     if sampler not in SAMPLERS:
         raise ConfigError(f"unknown sampler '{sampler}'; {choices(SAMPLERS, sampler)}")
-    plans = _with_epochs(experiments, epochs)
+    plans, budget = _with_epochs(experiments, epochs)
     data = PreparedData(data_folder)
     searches = tuple(plan_search(plan, data.schema, trials=trials, grid=sampler == "grid") for plan in plans)
     settings = Settings(
         dataset=data.schema.dataset,
         data_sha256=sha256(data.folder / "manifest.json"),
         sampler=sampler,
-        epochs=plans[0].train.epochs,
+        epochs=budget,
         seed=seed,
         prune=prune,
     )
@@ -90,21 +91,27 @@ def tune(
             announce(line)
     else:
         _in_processes(job, workers, announce)
-    return write_results(out, job.studies(), settings, command)
+    return write_results(out, job.studies(), command)
 
 
-def _with_epochs(experiments: Sequence[Experiment], epochs: int | None) -> list[Experiment]:
-    """Give every experiment the same number of epochs."""
-    named = sorted({experiment.train.epochs for experiment in experiments})
+def _with_epochs(experiments: Sequence[Experiment], epochs: int | None) -> tuple[list[Experiment], int | None]:
+    """Give every experiment that has epochs the same number of them; return it too, None where none has."""
+    having = [experiment for experiment in experiments if registry_of(experiment.model.name) is not TREES]
+    named = sorted({experiment.train.epochs for experiment in having})
+    if epochs is not None and epochs < 1:
+        raise ConfigError(f"epochs should be at least 1, received {epochs}")
+    if not having:
+        return list(experiments), None
     if epochs is None and len(named) > 1:
         raise ConfigError(f"the experiments train for {named} epochs; give all the same budget by --epochs")
     budget = named[0] if epochs is None else epochs
-    if budget < 1:
-        raise ConfigError(f"epochs should be at least 1, received {budget}")
-    return [
+    plans = [
         experiment.model_copy(update={"train": experiment.train.model_copy(update={"epochs": budget})})
+        if experiment in having
+        else experiment
         for experiment in experiments
     ]
+    return plans, budget
 
 
 def _in_processes(job: Job, workers: int, announce: Announce) -> None:

@@ -56,8 +56,14 @@ def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Args:
         epochs: as `history.json` has them.
+
+    Raises:
+        DataError: no epoch has a score.
     """
-    return min(epochs, key=lambda point: point["valid_mean_ne"])
+    defined = [point for point in epochs if point["valid_mean_ne"] is not None]
+    if not defined:
+        raise DataError("VALID has one class at every step, so no trial is better than another")
+    return min(defined, key=lambda point: point["valid_mean_ne"])
 
 
 def next_trial(job: Job, data: PreparedData) -> str | None:
@@ -97,7 +103,7 @@ def _train(study: Study, claim: Claim, data: PreparedData) -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
     def after_epoch(epochs: Sequence[dict[str, Any]]) -> None:
-        study.report(number, epochs)
+        study.report(number, epochs, epochs[-1]["seconds"])
         if stop_requested():
             raise KeyboardInterrupt
         if study.falls_behind(number):
@@ -106,6 +112,8 @@ def _train(study: Study, claim: Claim, data: PreparedData) -> str:
     try:
         plan = with_values(study.search.experiment, claim.values)
         fit(folder, data, plan, seed=study.settings.seed, resume=True, after_epoch=after_epoch)
+        history = read_json(folder / "history.json", "the history of a run", "epochs", "train_seconds")
+        best = best_epoch(history["epochs"])
     except _GivenUp:
         study.give_up(number)
         outcome = "given up behind the median"
@@ -116,11 +124,10 @@ def _train(study: Study, claim: Claim, data: PreparedData) -> str:
         study.fail(number, str(error))
         raise
     else:
-        epochs = read_json(folder / "history.json", "the history of a run", "epochs")["epochs"]
-        best = best_epoch(epochs)
-        study.report(number, epochs)
+        study.report(number, history["epochs"], history["train_seconds"])
         study.finish(number, best["valid_mean_ne"])
-        outcome = f"VALID NE {best['valid_mean_ne']:.5f} in epoch {best['epoch'] + 1}, {epochs[-1]['seconds']:.0f} s"
+        where = f"in epoch {best['epoch'] + 1}" if study.has_epochs else f"after {best['epoch']} rounds"
+        outcome = f"VALID NE {best['valid_mean_ne']:.5f} {where}, {history['train_seconds']:.0f} s"
     for path in folder.glob("checkpoint*"):
         path.unlink()
     return f"{outcome}; {changes(study.search.start, claim.values)}"
