@@ -16,7 +16,7 @@ from funnelcast.cli import main
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.efficiency import measure as module
 from funnelcast.efficiency.measure import measure
-from funnelcast.efficiency.page import to_markdown, to_rich_table, write_efficiency
+from funnelcast.efficiency.page import speed_curves, to_markdown, to_rich_table, write_efficiency
 from funnelcast.efficiency.process import MeasurementError
 from funnelcast.errors import ConfigError
 
@@ -48,7 +48,14 @@ class FakeProcess:
         self.asked.append((self.name, word))
         if self.name == f"bad-{word}":
             raise MeasurementError(f"no {word} today")
-        facts = {"parameters": 7, "bytes": 28, "device": "cpu", "train_rows": 300, "turn_rows": 100}
+        facts = {
+            "unit": "fit" if self.name == "trees" else "epoch",
+            "parameters": 7,
+            "bytes": 28,
+            "device": "cpu",
+            "train_rows": 300,
+            "turn_rows": 100,
+        }
         peaks = {"peak_bytes": 2048, "score_peak_bytes": None, "score_peak_bytes_reason": "because"}
         if word == "peaks":
             return facts | peaks | {"process_bytes": self.process_bytes}
@@ -87,6 +94,27 @@ def test_models_take_turns_and_the_median_counts(
     assert (record["format"], record["clock"], record["failures"]) == (1, "cpu", [])
     # freed memory goes back where peaks are read, and stays as the command line has it where time is
     assert ["MALLOC_MMAP_MAX_" in environment for environment in fake.environments] == [True, True, False, False]
+
+
+def test_a_fit_is_timed_as_a_whole_and_has_no_epoch(
+    prepared: Path, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeProcess, "seconds", {"trees": [4.0, 0.5, 2.0, 0.5, 8.0, 0.5]})
+    record = measure([experiment("a"), experiment("trees", "lightgbm")], prepared, turns=3)
+    row = record["rows"][1]
+    assert row["seconds_per_fit"] == 4 and row["seconds_per_fit_interval"] == [2, 8]  # of all 300 rows, not of 100
+    assert row["train_rows_per_second"] == 75 and row["train_rows_per_second_interval"] == [37.5, 150]
+    assert row["score_rows_per_second"] == 200 and row["batch_size"] is None
+    assert "seconds_per_epoch" not in row and record["rows"][0]["batch_size"] == 64
+    text = to_markdown(record)
+    assert "| experiment | epoch, CPU s | whole fit, CPU s | train rows/s |" in text
+    assert "| trees | - | **4 [2, 8]** | 75 [38, 150] | **200 [200, 200]** |" in text
+    assert "| a | **3 [3, 3]** | - | **100 [100, 100]** |" in text and "trees have no epoch" in text
+    record["rows"][1]["train_rows_per_second"] = 1e6  # trees are never the best of a column of epochs
+    assert "| **100 [100, 100]** |" in to_markdown(record)
+    assert "2: trees (whole fit)" in speed_curves(record)
+    alone = to_markdown(record | {"rows": record["rows"][:1]})
+    assert "whole fit" not in alone and "trees" not in alone
 
 
 def test_more_threads_are_timed_by_the_wall(prepared: Path, fake: type[FakeProcess]) -> None:
@@ -165,19 +193,23 @@ def test_the_command_measures_real_models(
     (tmp_path / "small.toml").write_text(f"{head}name = 'esmm'\nhidden = [4]\n")
     (tmp_path / "wrong.toml").write_text(f"{head}name = 'esmm'\nhiden = [4]\n")
     (tmp_path / "huge.toml").write_text(f"{head}name = 'esmm'\nhidden = [10000000, 1000000]\n")
-    files = [str(tmp_path / f"{name}.toml") for name in ("small", "wrong", "huge")]
+    (tmp_path / "trees.toml").write_text("[model]\nname = 'lightgbm'\nrounds = 5\nnum_leaves = 4\n")
+    files = [str(tmp_path / f"{name}.toml") for name in ("small", "wrong", "huge", "trees")]
     out = ["--data", str(prepared), "--out", str(tmp_path / "out"), "--steps", "3", "--turns", "3"]
     monkeypatch.setattr(sys, "argv", ["funnelcast", "efficiency", *files, *out])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
     captured = capsys.readouterr()
-    assert "all 3 experiments should be measured, but 2 failed" in captured.err
+    assert "all 4 experiments should be measured, but 2 failed" in captured.err
     record = json.loads((tmp_path / "out" / "efficiency.json").read_text())
     reasons = {failure["experiment"]: failure["reason"] for failure in record["failures"]}
     assert "no option 'hiden'; did you mean 'hidden'" in reasons["wrong"]
     assert reasons["huge"].startswith("memory does not suffice")
-    (row,) = record["rows"]
+    row, trees = record["rows"]
+    assert (trees["unit"], trees["train_rows"], trees["turn_rows"]) == ("fit", 1000, 3 * 1024 - 72)
+    assert trees["parameters"] <= 2 * 5 * 4 and trees["bytes"] > 100 * trees["parameters"]
+    assert trees["seconds_per_fit"] == pytest.approx(statistics.median(trees["turn_seconds"]["train"]))
     assert row["experiment"] == "small" and row["turn_rows"] == 3 * 64
     assert len(row["turn_seconds"]["train"]) == len(row["turn_seconds"]["score"]) == 3
     speeds = [row["turn_rows"] / seconds for seconds in row["turn_seconds"]["train"]]

@@ -13,9 +13,11 @@ from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
-from funnelcast.efficiency import subject as module
+from funnelcast.efficiency import subject as subject_module
+from funnelcast.efficiency import training as module
 from funnelcast.efficiency.subject import Subject
-from funnelcast.train import train_step
+from funnelcast.efficiency.training import LoopTraining
+from funnelcast.train import fit, train_step
 
 
 def experiment(**train: Any) -> Experiment:
@@ -32,7 +34,8 @@ def test_turns_train_on_the_batches_of_a_training(prepared: Path, monkeypatch: p
 
     monkeypatch.setattr(module, "train_step", noting)
     subject = Subject(experiment(), prepared, steps=6)
-    facts = subject.build()
+    subject.build()
+    facts = subject.facts()
     before = [p.detach().clone() for p in subject._model.parameters()]
     seconds = subject.timed(subject.train, wall=False)
     # 1,000 rows are three batches of 300 and one of 100; then the next epoch begins
@@ -46,7 +49,7 @@ def test_turns_train_on_the_batches_of_a_training(prepared: Path, monkeypatch: p
 
 
 def test_scoring_takes_as_many_rows_at_once_as_evaluate(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SCORING_ROWS", 700)
+    monkeypatch.setattr(subject_module, "SCORING_ROWS", 700)
     subject = Subject(experiment(), prepared, steps=6)
     subject.build()
     sizes: list[int] = []
@@ -61,15 +64,41 @@ def test_averaged_weights_are_part_of_a_turn(prepared: Path) -> None:
     subject = Subject(experiment(average_last=0.5), prepared, steps=6)
     subject.build()
     subject.train()
-    assert subject._average is not None
-    assert int(subject._average.n_averaged) == 3
+    assert isinstance(subject._training, LoopTraining) and subject._training.average is not None
+    assert int(subject._training.average.n_averaged) == 3
 
 
 def test_facts_are_those_of_the_model(prepared: Path) -> None:
     subject = Subject(experiment(), prepared, steps=1)
-    facts = subject.build()
+    subject.build()
+    facts = subject.facts()
+    assert facts.unit == "epoch"
     assert facts.parameters == sum(p.numel() for p in subject._model.parameters())
     assert facts.bytes == sum(t.numel() * t.element_size() for t in subject._model.state_dict().values())
+
+
+def test_trees_are_fitted_as_a_whole_and_weigh_what_their_files_do(prepared: Path, tmp_path: Path) -> None:
+    model = Component(name="lightgbm", options={"rounds": 6, "num_leaves": 4, "patience": 0})
+    plan = Experiment(name="trees", model=model)
+    run = fit(tmp_path / "run", PreparedData(prepared), plan)
+    subject = Subject(plan, prepared, steps=1)
+    subject.build()
+    assert subject.timed(lambda: subject.train(steps=1), wall=True) > 0
+    facts, fitted = subject.facts(), run.load_model()
+    assert facts.unit == "fit" and (facts.train_rows, facts.turn_rows) == (1000, 1000)
+    assert facts.parameters == sum(leaf.numel() for leaf in fitted.parameters()) > 2 * 6
+    assert facts.bytes == sum(path.stat().st_size for path in [run.folder / "trees.json", *run.folder.glob("booster*")])
+    ids = subject._batches[0].ids
+    assert torch.equal(subject._model(ids).reach, fitted(ids).reach)  # that of seed 0, on all of TRAIN
+    subject.score()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc of Linux")
+def test_trees_are_fitted_before_their_scoring_is_measured(prepared: Path) -> None:
+    model = Component(name="lightgbm", options={"rounds": 6, "num_leaves": 4})
+    found = Subject(Experiment(name="trees", model=model), prepared, steps=1).peaks()
+    assert found["unit"] == "fit" and found["parameters"] > 2
+    assert found["process_bytes"] >= found["peak_bytes"] > 0 and found["score_peak_bytes"] >= 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc of Linux")

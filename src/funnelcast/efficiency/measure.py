@@ -38,7 +38,7 @@ def measure(
 
     Every experiment has processes of its own. One measures memory and ends. Then all stand side by side and take turns,
     so that a change of the machine's load meets all of them alike; a first turn is not counted. The time of a turn is
-    CPU time with one thread on a CPU, else wall time.
+    CPU time with one thread on a CPU, else wall time. Trees have no steps: they are fitted as a whole in every turn.
 
     Args:
         experiments: at least one; names are unique.
@@ -123,7 +123,7 @@ class _Session:
                     continue
             known = "unknown" if found["peak_bytes"] is None else f"{short(found['peak_bytes'])}B"
             self._announce(f"{experiment.name}: {short(found['parameters'])} parameters, peak memory {known}")
-            batch = experiment.train.batch_size
+            batch = experiment.train.batch_size if found["unit"] == "epoch" else None
             rows[experiment.name] = {
                 "experiment": experiment.name,
                 "model": experiment.model.name,
@@ -174,12 +174,14 @@ def _speeds(row: Record, seconds: dict[str, list[float]]) -> Record:
 
     n turns lie on one side of the true median with probability 2^(1-n), so the interval's level is 1 - 2^(1-n).
     """
-    train, score = ([row["turn_rows"] / value for value in seconds[word]] for word in ("train", "score"))
-    epochs = [row["train_rows"] / speed for speed in train]
+    trained = row["train_rows"] if row["unit"] == "fit" else row["turn_rows"]
+    train = [trained / value for value in seconds["train"]]
+    score = [row["turn_rows"] / value for value in seconds["score"]]
+    wholes = [row["train_rows"] / speed for speed in train]
     found: Record = {}
     for name, values in (
         ("train_rows_per_second", train),
-        ("seconds_per_epoch", epochs),
+        (f"seconds_per_{row['unit']}", wholes),
         ("score_rows_per_second", score),
     ):
         found |= {name: statistics.median(values), f"{name}_interval": [min(values), max(values)]}

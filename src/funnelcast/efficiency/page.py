@@ -39,9 +39,11 @@ def _speed(row: Record, name: str) -> str:
     return f"{short(row[name])} [{short(low)}, {short(high)}]"
 
 
-def _seconds(row: Record) -> str:
-    low, high = row["seconds_per_epoch_interval"]
-    return f"{row['seconds_per_epoch']:.3g} [{low:.3g}, {high:.3g}]"
+def _seconds(row: Record, unit: str) -> str:
+    if row["unit"] != unit:
+        return "-"
+    low, high = row[f"seconds_per_{unit}_interval"]
+    return f"{row[f'seconds_per_{unit}']:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _bytes(row: Record, name: str) -> str:
@@ -53,9 +55,15 @@ def _columns(record: Record) -> list[Column]:
     kind = "CPU s" if record["clock"] == "cpu" else "s"
     sizes = ("parameters", "bytes", "peak_bytes", "score_peak_bytes")
     parameters, weights, peak, score_peak = ([row[name] for row in rows] for name in sizes)
-    train, score = ([-row[f"{word}_rows_per_second"] for row in rows] for word in ("train", "score"))
+    # A fit goes through TRAIN hundreds of times, an epoch once: the two have no common best.
+    train = [-row["train_rows_per_second"] if row["unit"] == "epoch" else None for row in rows]
+    score = [-row["score_rows_per_second"] for row in rows]
     return [
-        Column.of(f"epoch, {kind}", [_seconds(row) for row in rows], [row["seconds_per_epoch"] for row in rows]),
+        *(
+            Column.of(head, [_seconds(row, unit) for row in rows], [row.get(f"seconds_per_{unit}") for row in rows])
+            for unit, head in (("epoch", f"epoch, {kind}"), ("fit", f"whole fit, {kind}"))
+            if any(row["unit"] == unit for row in rows)
+        ),
         Column.of("train rows/s", [_speed(row, "train_rows_per_second") for row in rows], train),
         Column.of("score rows/s", [_speed(row, "score_rows_per_second") for row in rows], score),
         Column.of("parameters", [short(value) for value in parameters], parameters),
@@ -93,6 +101,8 @@ def to_markdown(record: Record) -> str:
     table = markdown_table("experiment", [row["experiment"] for row in record["rows"]], _columns(record))
     reasons = {row["peak_bytes_reason"] for row in record["rows"] if "peak_bytes_reason" in row}
     notes = [f"peak memory is undefined: {reason}" for reason in sorted(reasons)]
+    if any(row["unit"] == "fit" for row in record["rows"]):
+        notes.append("trees have no epoch: their train rows/s are rows of TRAIN by the time of the whole fit")
     notes += [f"{failure['experiment']} failed: {failure['reason']}" for failure in record["failures"]]
     return f"{plain(_title(record))}.\n\n{table}" + "".join(f"\n- {plain(note)}" for note in notes) + "\n" * bool(notes)
 
@@ -112,5 +122,8 @@ def speed_curves(record: Record) -> str:
         ]
         label = "rows a CPU second" if record["clock"] == "cpu" else "rows a second"
         panels.append((title, speed_figure(f"speed-{word}", points, label)))
-    names = [f"{i}: {row['experiment']}" for i, row in enumerate(record["rows"], start=1)]
+    names = [
+        f"{i}: {row['experiment']}{' (whole fit)' * (row['unit'] == 'fit')}"
+        for i, row in enumerate(record["rows"], start=1)
+    ]
     return standalone_svg(panels, names, f"Bars: range of {record['turns']} turns.")

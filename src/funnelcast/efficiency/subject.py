@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from funnelcast.batch import Batch
 from funnelcast.config import Experiment
@@ -20,13 +19,12 @@ from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.efficiency.memory import peak_bytes, resident_bytes
+from funnelcast.efficiency.training import LoopTraining, Training, Unit, WholeFit
 from funnelcast.evaluate import SCORING_ROWS, pick_device
 from funnelcast.layers import FunnelModel
 from funnelcast.metrics import Undefined
-from funnelcast.objective import Loss
-from funnelcast.optimizers import Optimizers, build_optimizers
 from funnelcast.run import build_model
-from funnelcast.train import average_weights, build_losses, train_step
+from funnelcast.self_fitting import SelfFitting
 
 __all__ = ["Facts", "Subject"]
 
@@ -39,12 +37,15 @@ class Facts:
     """What a model is.
 
     Args:
-        parameters: number of weights that are trained.
-        bytes: of all weights, as `weights.safetensors` holds them.
+        unit: what a turn's training is a part of: `epoch`, or `fit` for one that is a whole fit.
+        parameters: number of weights that are trained; of trees the leaves.
+        bytes: of all weights, as `weights.safetensors` holds them; of trees those of their files.
         device: `cpu` or `cuda`.
         train_rows: rows of TRAIN.
-        turn_rows: rows that a turn trains on and scores.
+        turn_rows: rows that a turn scores, and trains on unless it fits all of TRAIN.
     """
+
+    unit: Unit
 
     parameters: int
     bytes: int
@@ -70,38 +71,37 @@ class Subject:
         epochs: Iterator[Batch] = chain.from_iterable(loader.epoch(0, number) for number in count())
         self._batches = [batch.to(self._device) for batch in islice(epochs, steps)]
         del epochs
-        gc.collect()
-        pa.default_memory_pool().release_unused()
+        _give_back()
 
-    def build(self) -> Facts:
+    def build(self) -> None:
         """Build the model, its losses and optimizers, as a training does."""
         torch.manual_seed(0)
-        self._model: FunnelModel = build_model(self._experiment, self._data.schema)
-        self._losses: list[Loss] = build_losses(self._experiment, self._data.schema, self._model)
-        self._model.to(self._device)
-        self._optimizers: Optimizers = build_optimizers(self._model, self._experiment)
-        averaged = self._experiment.train.average_last > 0
-        self._average = AveragedModel(self._model) if averaged else None
+        model: FunnelModel = build_model(self._experiment, self._data.schema)
+        self._model = model
+        self._training: Training = (
+            WholeFit(self._experiment, self._data, model)
+            if isinstance(model, SelfFitting)
+            else LoopTraining(self._experiment, self._data, model, self._batches, self._device)
+        )
+
+    def facts(self) -> Facts:
+        """Say what the model is; trees must have been fitted before."""
         return Facts(
+            unit=self._training.unit,
             parameters=sum(parameter.numel() for parameter in self._model.parameters()),
-            bytes=sum(tensor.numel() * tensor.element_size() for tensor in self._model.state_dict().values()),
+            bytes=self._training.weight_bytes(),
             device=self._device.type,
             train_rows=self._data.rows(Split.TRAIN),
             turn_rows=sum(len(batch) for batch in self._batches),
         )
 
     def train(self, steps: int | None = None) -> None:
-        """Train on the batches of a turn, which passes through the schedules as a whole training does.
+        """Train on the batches of a turn, or fit a model that fits itself.
 
         Args:
             steps: how many of the batches; None for all.
         """
-        config, planned = self._experiment.train, len(self._batches)
-        self._model.train()
-        for step, batch in enumerate(self._batches[:steps]):
-            self._model.set_progress(step / planned)
-            train_step(self._model, self._losses, self._optimizers, batch, config)
-            average_weights(self._average, self._model, self._optimizers, step, planned, config.average_last)
+        self._training.work(steps)
 
     def score(self, batches: int | None = None) -> None:
         """Score the rows of a turn, as many at once as `evaluate` does.
@@ -123,7 +123,7 @@ class Subject:
             wall: wall time; else CPU time of all threads.
         """
         clock = time.perf_counter if wall else time.process_time
-        self._optimizers.flush()
+        self._training.settle()
         self._wait()
         started = clock()
         work()
@@ -133,15 +133,22 @@ class Subject:
     def peaks(self) -> dict[str, Any]:
         """Build the model and return its facts and by how much scoring and training raise memory above that before.
 
-        Both count the weights; training also gradients, the optimizer's state and what the backward pass needs.
+        Both count the weights; training also gradients, the optimizer's state and what the backward pass needs, a fit
+        all of TRAIN. Trees are fitted before they score.
         """
         before = self._memory()
-        facts = self.build()
+        self.build()
+        whole = self._training.unit == "fit"
+        first = self._peak(self.train, before) if whole else None
+        if whole:
+            _give_back()  # what the fit no longer needs is not counted as scoring's
         score = self._peak(lambda: self.score(batches=2), before)
-        train = self._peak(lambda: self.train(steps=MEMORY_STEPS), before)
+        train = self._peak(lambda: self.train(steps=MEMORY_STEPS), before) if first is None else first
         resident = resident_bytes()
+        if whole and not isinstance(before, Undefined) and not isinstance(train, Undefined):
+            resident = before + train  # which the process that is timed keeps
         return {
-            **asdict(facts),
+            **asdict(self.facts()),
             "process_bytes": None if isinstance(resident, Undefined) else resident,
             **_as_json("peak_bytes", train),
             **_as_json("score_peak_bytes", score),
@@ -161,6 +168,12 @@ class Subject:
         work()
         self._wait()
         return torch.cuda.max_memory_allocated() - before
+
+
+def _give_back() -> None:
+    """Give memory that nobody holds any more back to the system."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
 
 
 def _as_json(name: str, value: int | Undefined) -> dict[str, int | str | None]:

@@ -71,10 +71,10 @@ def _main() -> None:
         return subject[0]
 
     def start() -> dict[str, Any]:
-        facts = load().build()
+        load().build()
         subject[0].train()
         subject[0].score()
-        return asdict(facts)
+        return asdict(subject[0].facts())
 
     answer_words(
         sys.stdin,

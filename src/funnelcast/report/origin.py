@@ -17,6 +17,7 @@ _COSTS = {
     "bytes": ("bytes", False),
     "train_rows_per_second": ("train rows/s", True),
     "seconds_per_epoch": ("seconds an epoch", False),
+    "seconds_per_fit": ("seconds a whole fit", False),
     "score_rows_per_second": ("score rows/s", True),
     "peak_bytes": ("peak memory, bytes", False),
 }
