@@ -183,8 +183,38 @@ def gates(segments: Sequence[str], layers: int = 2, slots: int = 24) -> dict[str
         "by": "page",
         "gamma": 0.8,
         "layers": [layer(f"step {k}, layer 1") for k in range(layers)],
-        "map": None,
+        "map": gate_map(),
+        "drift": {
+            "against": {"folder": "/somewhere/last week", "split": "valid", "rows": 4000},
+            "layers": [
+                {
+                    "name": f"step {k}, layer 1",
+                    "rate": 0.02 + k / 10,
+                    "rate_by_chance": 0.001,
+                    "bins": 10,
+                    "words": ("stable", "moderate shift")[k % 2],
+                    "slots": draw.exponential(0.05, slots).tolist(),
+                }
+                for k in range(layers)
+            ],
+        },
         "gamma_curve": [{"step": 100 * k, "gamma": 10.0 / (1 + k)} for k in range(20)],
+    }
+
+
+def gate_map(rows: int = 2000) -> dict[str, Any]:
+    """`map` of `gates.json`."""
+    draw = np.random.default_rng(7)
+    places = draw.normal(size=(rows, 2)).round(5).tolist()
+    groups = ("low", "middle", "high")
+    return {
+        "rows": rows,
+        "variance": [0.61, 0.2],
+        "pca": places,
+        "tsne": places,
+        "group": [groups[i % 3] for i in range(rows)],
+        "reached": [i % 4 for i in range(rows)],
+        "groups": [{"group": name, "rows": rows // 3, "rate": 0.3 + 0.1 * i} for i, name in enumerate(groups)],
     }
 
 

@@ -87,6 +87,20 @@ def test_slices_far_below_and_published_results_are_told(everything: Path) -> No
     assert "Somebody 2020: their own split" in source
 
 
+def test_the_gates_are_drawn_and_told_as_inspect_does(everything: Path) -> None:
+    source = everything.read_text(encoding="utf-8")
+    found = re.search(r'<section id="selectors">.*?</section>', source, flags=re.DOTALL)
+    assert found is not None
+    assert "drift of the selection rate: moderate shift, PSI 0.1200 (0.0010 by chance)" in found.group()
+    for title in ("The gate function in training", "step 0, layer 1: rows by selection rate", "Drift of the gates"):
+        assert found.group().count(f"<h4>{title}</h4>") == 2  # of two experiments
+    # The map is drawn once, by one of the two ways.
+    assert re.findall(r"<h4>(Map by .*?)</h4>", found.group()) == [
+        "Map by t-SNE: selection rate",
+        "Map by t-SNE: last step reached",
+    ]
+
+
 def test_predicted_rates_follow_from_pcoc(everything: Path) -> None:
     source = everything.read_text(encoding="utf-8")
     board = json.loads((everything.parent / "leaderboard.json").read_text(encoding="utf-8"))
