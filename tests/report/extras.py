@@ -14,8 +14,8 @@ from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 SPACES = ("reach", "transition")
 
 
-def calibration(scores: Scores, sharper: Scores) -> dict[str, Any]:
-    """`calibration.json`: metrics and reliability before and after."""
+def calibration(scores: Scores, sharper: Scores, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """`calibration.json`: metrics, reliability and errors within fields before and after."""
     steps = []
     pairs = [(funnel_metrics(part), funnel_curves(part)["steps"]) for part in (scores, sharper)]
     for i, name in enumerate(scores.steps):
@@ -27,7 +27,25 @@ def calibration(scores: Scores, sharper: Scores) -> dict[str, Any]:
                 for space in SPACES
             }
         steps.append(record)
-    return {"format": 1, "method": "platt", "fitted_on": {"split": "valid", "rows": 900}, "steps": steps}
+    errors = [
+        {
+            "name": field,
+            "steps": [
+                {"name": step}
+                | {
+                    when: {
+                        space: {"field_ece": (0.02 - k / 100) / (i + 1), "field_rce": 0.3, "field_rce_covered": 0.75}
+                        for space in SPACES
+                    }
+                    for k, when in enumerate(("before", "after"))
+                }
+                for step in scores.steps
+            ],
+        }
+        for i, field in enumerate(fields)
+    ]
+    fitted_on = {"split": "valid", "rows": 900}
+    return {"format": 1, "method": "platt", "fitted_on": fitted_on, "steps": steps, "fields": errors}
 
 
 def importance(steps: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
@@ -246,7 +264,7 @@ def add_statistics(board: dict[str, Any]) -> None:
             "source": "Somebody 2020",
             "protocol": "random",
             "note": "their own split",
-            "model": "esmm",
+            "model": f"{against} elsewhere",
             "steps": [{"name": board["funnel"][0]["name"], "space": "reach", "metric": "auc", "value": 0.6543}],
         }
     ]
