@@ -32,7 +32,8 @@ def calibration_group(source: Source, step: int) -> Group | None:
     leader = runs[0]
     fit = leader.extras["calibration"]
     spaces = [space for space in _SPACES if space == "reach" or step > 0]
-    panels = [panel for space in spaces for panel in (_panel(leader, step, space), _field_panel(runs, step, space))]
+    panels = [_panel(leader, step, space) for space in spaces]
+    panels += [_field_panel(runs, step, space) for space in spaces]
     return Group(
         "Calibration: before and after",
         f"Figures show {isolate(leader.experiment)}, calibrated by {fit['method']}, fitted on "

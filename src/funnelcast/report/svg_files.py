@@ -67,7 +67,9 @@ def _size(svg: str) -> tuple[float, float]:
 
 def _placed(svg: str, place: str) -> str:
     """Give an element of the page a place; older programs read links by their former name only."""
-    svg = svg.replace("<svg ", f"<svg {place} ", 1).replace(' aria-hidden="true" focusable="false"', "", 1)
+    svg = svg.replace("<svg ", f'<svg {place} overflow="visible" ', 1).replace(
+        ' aria-hidden="true" focusable="false"', "", 1
+    )
     return svg.replace(' href="#', ' xlink:href="#')
 
 
