@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from funnelcast.batch import Batch
 from funnelcast.curves import equal_mass_bins
-from funnelcast.data.decode import value_names
 from funnelcast.data.encode import Encoders
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.drift import bin_counts, psi, psi_by_chance, psi_words
 from funnelcast.errors import ConfigError, choices
-from funnelcast.evaluate import pick_device
+from funnelcast.evaluate import check_fits, pick_device
 from funnelcast.files import read_json, sha256, write_json
 from funnelcast.gates import GateLayer, describe_gates, describe_segments, gate_rows, open_above
 from funnelcast.layers import FunnelModel
@@ -108,8 +107,7 @@ def inspect_gates(
 
 def _check_same(run: Run, data: PreparedData) -> None:
     """Refuse a folder whose ids mean something else: other encoders may have as many ids."""
-    if data.schema.fields != run.schema.fields or data.schema.step_names != run.schema.step_names:
-        raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
+    check_fits(run, data)
     if sha256(data.folder / "encoders.json") != sha256(run.folder / "encoders.json"):
         raise ConfigError(f"{data.folder}: its encoders, fitted on its TRAIN, should be those of the run {run.folder}")
 
@@ -153,7 +151,7 @@ def segments(encoders: Encoders, field: str, ids: Array) -> tuple[Array, list[st
     order = np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]
     number = np.full(len(values), len(order))
     number[order] = np.arange(len(order))
-    return number[place], [*value_names(encoders, field, values[order].tolist()), "(others)"]
+    return number[place], [*map(encoders.value_names(field), values[order].tolist()), "(others)"]
 
 
 def gate_map(model: FunnelModel, batch: Batch, layers: Sequence[GateLayer], rows: int, seed: int = 0) -> dict[str, Any]:
