@@ -360,6 +360,20 @@ def test_terminal_table_fits_into_120_columns_without_loss() -> None:
     assert len(re.findall(r"\d ±\d", text)) == text.count("±")  # no cell is broken over two lines
 
 
+@pytest.mark.parametrize("width", [200, 110])
+def test_a_name_is_broken_only_where_the_terminal_is_too_narrow(width: int) -> None:
+    name = "apem_with_field_gates_and_average_of_the_last_tenth"
+    steps = ("click", "authorization", "conversion")
+    reports = [make_report(name, "ple", seed, (0.6 + seed / 100, 0.7, 0.8), steps) for seed in (0, 1)]
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(to_rich_table(build_leaderboard(reports)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert (name in text) == (width == 200)
+    assert text.count("0.6050 ±0.0071") == 1  # the numbers stay whole, the name gives way
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_terminal_table_prints_names_as_they_are() -> None:
     console = Console(width=120, file=io.StringIO(), force_terminal=False)
     console.print(to_rich_table(build_leaderboard([make_report("[red]a[/b]", "ple", 0, (0.6, 0.7, 0.8))])))

@@ -44,7 +44,7 @@ def terminal_table(title: str, head: str, names: Sequence[str], columns: Sequenc
         columns: one cell a row each; a line break in a head splits it.
     """
     table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column(Text(head), overflow="fold", max_width=26)
+    table.add_column(Text(head), overflow="fold")
     for column in columns:
         table.add_column(Text(column.head), justify="right", overflow="fold")
     for i, name in enumerate(names):

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from funnelcast.batch import Batch
 from funnelcast.curves import equal_mass_bins
-from funnelcast.data.decode import value_names
 from funnelcast.data.encode import Encoders
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.drift import bin_counts, psi, psi_by_chance, psi_words
 from funnelcast.errors import ConfigError, choices
-from funnelcast.evaluate import pick_device
-from funnelcast.files import read_json, sha256, write_bytes, write_json
+from funnelcast.evaluate import check_fits, pick_device
+from funnelcast.files import read_json, sha256, write_json
 from funnelcast.gates import GateLayer, describe_gates, describe_segments, gate_rows, open_above
 from funnelcast.layers import FunnelModel
 from funnelcast.probe import gates_of, last_reached, spread_rows, towers_read
 from funnelcast.projection import FEWEST_ROWS, principal_components, tsne
 from funnelcast.registry import MODELS
-from funnelcast.report.gate_figures import gate_figures, standalone
+from funnelcast.report.gate_panels import gate_panels
+from funnelcast.report.svg_files import write_figures
 from funnelcast.run import Run
 
 __all__ = ["GROUPS", "MOST_MAP_ROWS", "gate_drift", "gate_map", "inspect_gates", "segments"]
@@ -67,7 +67,7 @@ def inspect_gates(
         ConfigError: the model has no gates, the field is not one of single values, a number is out of range, or a
             folder has another schema or other encoders than the run.
         DataError: the split is empty, or a gate is not finite.
-        ArtifactError: the run is not complete, or a file is damaged.
+        ArtifactError: the run is not complete, a file is damaged, or the figures cannot be written.
 
     Source: APEM paper, section 4.4, figures 5 and 7.
     """
@@ -107,8 +107,7 @@ def inspect_gates(
 
 def _check_same(run: Run, data: PreparedData) -> None:
     """Refuse a folder whose ids mean something else: other encoders may have as many ids."""
-    if data.schema.fields != run.schema.fields or data.schema.step_names != run.schema.step_names:
-        raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
+    check_fits(run, data)
     if sha256(data.folder / "encoders.json") != sha256(run.folder / "encoders.json"):
         raise ConfigError(f"{data.folder}: its encoders, fitted on its TRAIN, should be those of the run {run.folder}")
 
@@ -152,7 +151,7 @@ def segments(encoders: Encoders, field: str, ids: Array) -> tuple[Array, list[st
     order = np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]
     number = np.full(len(values), len(order))
     number[order] = np.arange(len(order))
-    return number[place], [*value_names(encoders, field, values[order].tolist()), "(others)"]
+    return number[place], [*map(encoders.value_names(field), values[order].tolist()), "(others)"]
 
 
 def gate_map(model: FunnelModel, batch: Batch, layers: Sequence[GateLayer], rows: int, seed: int = 0) -> dict[str, Any]:
@@ -235,10 +234,5 @@ def _gamma_curve(run: Run, model: FunnelModel) -> list[dict[str, float]]:
 
 def _write(run: Run, record: Mapping[str, Any], folder: Path) -> None:
     """Write the figures, then the record: where it is, the figures are of the same rows."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: should be a folder for figures, but cannot be made: {error.strerror}") from error
-    for name, svg in gate_figures(record).items():
-        write_bytes(folder / f"{name}.svg", standalone(svg).encode())
+    write_figures(gate_panels(record, "gates"), folder)
     write_json(run.folder / "gates.json", record)

@@ -14,7 +14,7 @@ from funnelcast.errors import ConfigError
 from funnelcast.prediction import Prediction
 from funnelcast.schema import Schema
 
-__all__ = ["Loss", "StepLoss", "objective", "per_step", "require_chain"]
+__all__ = ["Loss", "StepLoss", "check_weights", "objective", "per_step", "require_chain"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,25 @@ def require_chain(schema: Schema, loss: str) -> None:
             f"loss '{loss}' should get a chain of steps, received a graph: it ties each step to the one before it in "
             "the list; 'reach_bce' and 'transition_bce' know graphs"
         )
+
+
+def check_weights(**weights: float) -> None:
+    """Refuse a weight below 0 or one that is not a number.
+
+    Args:
+        **weights: values by the option's name.
+
+    Raises:
+        ConfigError: a value is out of range.
+
+    Example:
+        >>> check_weights(lam=-1.0)
+        Traceback (most recent call last):
+        funnelcast.errors.ConfigError: option 'lam' should be a number >= 0, received -1.0
+    """
+    for option, value in weights.items():
+        if not value >= 0.0:
+            raise ConfigError(f"option '{option}' should be a number >= 0, received {value!r}")
 
 
 def per_step(name: str, values: tuple[float, ...] | float | None, count: int, default: float = 1.0) -> Tensor:

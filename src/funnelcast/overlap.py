@@ -12,7 +12,7 @@ from funnelcast.data.loader import Loader
 from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ConfigError
-from funnelcast.evaluate import SCORING_ROWS, pick_device, score
+from funnelcast.evaluate import SCORING_ROWS, check_fits, pick_device, score
 from funnelcast.files import write_json
 from funnelcast.run import Run
 from funnelcast.scores import Scores
@@ -217,8 +217,7 @@ def overlap(run: Run, data: PreparedData, split: Split = Split.VALID, *, share: 
             out of range.
         ArtifactError: the run is not complete, or a file is damaged.
     """
-    if data.schema.fields != run.schema.fields or data.schema.step_names != run.schema.step_names:
-        raise ConfigError(f"{data.folder}: its fields and steps should be those of the run {run.folder}")
+    check_fits(run, data)
     if not run.schema.graph.is_chain:
         raise ConfigError(f"{run.folder}: steps should form a chain, whose propensities are the former step's reach")
     model = run.load_model().to(pick_device(run.experiment.train.device))

@@ -13,7 +13,7 @@ from pydantic import Field as Key
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["PublishedTable", "published", "published_markdown", "published_table"]
+__all__ = ["HEADING", "PublishedTable", "published", "published_cells", "published_markdown", "published_table"]
 
 HEADING = "Published by other laboratories, not measured here"
 
@@ -97,8 +97,20 @@ def published(dataset: str, protocol: str | None, steps: Sequence[str]) -> list[
     ]
 
 
-def _cells(leaderboard: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Heads, rows and notes of the published results of a leaderboard."""
+def published_cells(leaderboard: Mapping[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Write the published results of a leaderboard as cells: the model, its values, their source.
+
+    Args:
+        leaderboard: with the key `published`, or without it.
+
+    Returns:
+        Heads, rows and notes; no rows where nothing was published.
+
+    Example:
+        >>> heads, rows, notes = published_cells({"published": published("ali_ccp", "aitm", ["click", "purchase"])})
+        >>> heads, rows[0][:3]
+        (['model', 'click reach AUC', 'purchase reach AUC', 'source'], ['single_task', '0.6089', '0.6011'])
+    """
     rows = leaderboard.get("published") or []
     heads = list(dict.fromkeys(_head(step) for row in rows for step in row["steps"]))
     cells = []
@@ -118,7 +130,7 @@ def published_markdown(leaderboard: Mapping[str, Any]) -> str:
     Args:
         leaderboard: with the key `published`, or without it.
     """
-    heads, rows, notes = _cells(leaderboard)
+    heads, rows, notes = published_cells(leaderboard)
     if not rows:
         return ""
     marks = ["---", *["---:"] * (len(heads) - 2), "---"]
@@ -132,7 +144,7 @@ def published_table(leaderboard: Mapping[str, Any]) -> Table | None:
     Args:
         leaderboard: with the key `published`, or without it.
     """
-    heads, rows, _ = _cells(leaderboard)
+    heads, rows, _ = published_cells(leaderboard)
     if not rows:
         return None
     table = Table(title=Text(HEADING), title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim")

@@ -12,7 +12,9 @@ from typing import Any, cast
 from funnelcast.errors import ConfigError, choices
 
 __all__ = [
+    "CLIP",
     "HIDDEN",
+    "WEIGHT",
     "Choice",
     "IntegerRange",
     "LogUniform",
@@ -224,6 +226,9 @@ KINDS = {"uniform": Uniform, "log_uniform": LogUniform, "integers": IntegerRange
 
 # Networks below the heads, from small to large; the paper's Single-Task has the third.
 HIDDEN = Choice((64, 32), (128, 64, 32), (256, 128, 64), (512, 256, 128))
+# Of a debiased loss: its smallest propensity, and its weight beside the others.
+CLIP = LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1))
+WEIGHT = LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0))
 
 
 def read_parameter(value: Any) -> Parameter:

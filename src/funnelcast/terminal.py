@@ -29,7 +29,7 @@ def to_rich_table(leaderboard: Record) -> Table:
         title=Text(title), caption=caption, title_justify="left", caption_justify="left", box=None, header_style="dim"
     )
     table.padding = (0, 1, 0, 0)
-    table.add_column("experiment", overflow="fold", max_width=22)
+    table.add_column("experiment", overflow="fold")
     errors = {column.head for column in error_columns(leaderboard)}  # in a table of their own, for want of width
     shown = [column for column in columns(leaderboard) if column.head not in errors]
     gains = {column.head.removesuffix(" gain"): column for column in shown if column.head.endswith(" reach gain")}
@@ -60,7 +60,7 @@ def error_table(leaderboard: Record) -> Table | None:
     if not shown:
         return None
     table = Table(title=Text(ERROR_NOTE), title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("experiment", overflow="fold", max_width=22)
+    table.add_column("experiment", overflow="fold")
     for column in shown:
         step, aim, word = column.head.rsplit(" ", 2)
         table.add_column(Text(f"{step}\n{aim} {word}"), justify="right", overflow="fold")

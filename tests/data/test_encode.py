@@ -303,31 +303,3 @@ def test_a_flag_written_as_number_is_the_flag_of_training() -> None:
     for again in (pa.array([1, 0, None]), pa.array([1.0, 0.0, None]), pa.array(["true", "false", None])):
         assert paid.apply(again).to_pylist() == wanted
     assert paid.apply(pa.array([2, -1])).to_pylist() == [1, 1]
-
-
-def test_ids_have_names() -> None:
-    assert [Vocabulary("n", "n", pa.array([30, 10])).value_name(i) for i in (2, 3)] == ["30", "10"]
-    assert HashBuckets("n", "n", 1000).value_name(319) == "bucket 317"
-    # Bucket -1 of scale 2 holds round(2 log1p(|x|)) = 1, so |x| from expm1(1/4) = 0.284025 to expm1(3/4) = 1.117.
-    rounded = LogRound("n", "n", 2.0, (-1, 0, 5))
-    assert [rounded.value_name(i) for i in (2, 3)] == ["-1.117 to -0.284025", "-0.284025 to 0.284025"]
-    assert Quantile("n", "n", (4.0,)).value_name(2) == "from 4"
-    edges = [float(part) for part in rounded.value_name(4).split(" to ")]
-    inside = np.linspace(edges[0] + 1e-4, edges[1] - 1e-4, 5)
-    assert ids(rounded, inside.tolist()) == [4] * 5 and 4 not in ids(rounded, [edges[0] - 1e-4, edges[1] + 1e-4])
-
-
-def test_fields_of_target_statistics_have_names() -> None:
-    key = Vocabulary("user", "user", pa.array(["a"]))
-    one = np.array([1], np.int64)
-    means = (Quantile("stat(user).buy", "user", (0.0, 0.5)),)
-    statistics = KeyStatistics((key,), one, one, one[:, None], one[:, None], np.array([0.1]), 1.0, means, (3, 5, 8))
-    encoders = Encoders([key], [statistics])
-    assert encoders.value_names("user")(2) == "a"
-    assert [encoders.value_names("stat(user).buy")(i) for i in (2, 3)] == ["below 0.5", "from 0.5"]
-    # Bucket 3 of the count is round(4 log1p(n)) = 3, so n = 1; 5 and 8 begin with n = 3 and 6.
-    assert [encoders.value_names("stat(user).count")(i) for i in (2, 3, 4)] == ["below 3", "3 to 6", "from 6"]
-    counts = np.array([1, 2, 3, 5, 6, 100], np.int64)
-    assert statistics.bucket(counts, np.zeros((6, 1)))[-1].to_pylist() == [2, 2, 3, 3, 4, 4]
-    with pytest.raises(KeyError):
-        encoders.value_names("item")

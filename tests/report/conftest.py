@@ -113,9 +113,10 @@ def build(
             extras.write(run, run=record, manifest=manifest)
             if everything and seed == 0:
                 columns = [f"{name} column", "page"]
+                sharper = make_scores(skill + 0.1, seed, rows, steps, truth)
                 extras.write(
                     run,
-                    calibration=extras.calibration(scores, make_scores(skill + 0.1, seed, rows, steps, truth)),
+                    calibration=extras.calibration(scores, sharper, columns),
                     importance=extras.importance(steps, [f"{name} field {k}" for k in range(fields)]),
                     slices=extras.slices(steps, columns),
                     decomposition=extras.decomposition(steps, columns),

@@ -14,8 +14,8 @@ from funnelcast.scores import Scores, funnel_curves, funnel_metrics
 SPACES = ("reach", "transition")
 
 
-def calibration(scores: Scores, sharper: Scores) -> dict[str, Any]:
-    """`calibration.json`: metrics and reliability before and after."""
+def calibration(scores: Scores, sharper: Scores, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """`calibration.json`: metrics, reliability and errors within fields before and after."""
     steps = []
     pairs = [(funnel_metrics(part), funnel_curves(part)["steps"]) for part in (scores, sharper)]
     for i, name in enumerate(scores.steps):
@@ -27,7 +27,25 @@ def calibration(scores: Scores, sharper: Scores) -> dict[str, Any]:
                 for space in SPACES
             }
         steps.append(record)
-    return {"format": 1, "method": "platt", "fitted_on": {"split": "valid", "rows": 900}, "steps": steps}
+    errors = [
+        {
+            "name": field,
+            "steps": [
+                {"name": step}
+                | {
+                    when: {
+                        space: {"field_ece": (0.02 - k / 100) / (i + 1), "field_rce": 0.3, "field_rce_covered": 0.75}
+                        for space in SPACES
+                    }
+                    for k, when in enumerate(("before", "after"))
+                }
+                for step in scores.steps
+            ],
+        }
+        for i, field in enumerate(fields)
+    ]
+    fitted_on = {"split": "valid", "rows": 900}
+    return {"format": 1, "method": "platt", "fitted_on": fitted_on, "steps": steps, "fields": errors}
 
 
 def importance(steps: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
@@ -183,8 +201,38 @@ def gates(segments: Sequence[str], layers: int = 2, slots: int = 24) -> dict[str
         "by": "page",
         "gamma": 0.8,
         "layers": [layer(f"step {k}, layer 1") for k in range(layers)],
-        "map": None,
+        "map": gate_map(),
+        "drift": {
+            "against": {"folder": "/somewhere/last week", "split": "valid", "rows": 4000},
+            "layers": [
+                {
+                    "name": f"step {k}, layer 1",
+                    "rate": 0.02 + k / 10,
+                    "rate_by_chance": 0.001,
+                    "bins": 10,
+                    "words": ("stable", "moderate shift")[k % 2],
+                    "slots": draw.exponential(0.05, slots).tolist(),
+                }
+                for k in range(layers)
+            ],
+        },
         "gamma_curve": [{"step": 100 * k, "gamma": 10.0 / (1 + k)} for k in range(20)],
+    }
+
+
+def gate_map(rows: int = 2000) -> dict[str, Any]:
+    """`map` of `gates.json`."""
+    draw = np.random.default_rng(7)
+    places = draw.normal(size=(rows, 2)).round(5).tolist()
+    groups = ("low", "middle", "high")
+    return {
+        "rows": rows,
+        "variance": [0.61, 0.2],
+        "pca": places,
+        "tsne": places,
+        "group": [groups[i % 3] for i in range(rows)],
+        "reached": [i % 4 for i in range(rows)],
+        "groups": [{"group": name, "rows": rows // 3, "rate": 0.3 + 0.1 * i} for i, name in enumerate(groups)],
     }
 
 
@@ -216,7 +264,7 @@ def add_statistics(board: dict[str, Any]) -> None:
             "source": "Somebody 2020",
             "protocol": "random",
             "note": "their own split",
-            "model": "esmm",
+            "model": f"{against} elsewhere",
             "steps": [{"name": board["funnel"][0]["name"], "space": "reach", "metric": "auc", "value": 0.6543}],
         }
     ]

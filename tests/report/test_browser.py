@@ -104,6 +104,26 @@ def test_a_field_filters_by_name(chromium: Browser, make_comparison: Make) -> No
     assert chromium.run(COLUMN % 0) == names
 
 
+def test_a_click_in_a_legend_hides_a_line_and_shows_it_again(chromium: Browser, shop: Path) -> None:
+    chromium.open(shop)
+    visible = (
+        "[...document.querySelectorAll('#step-2 .group:first-of-type figure:first-child svg path')]"
+        ".filter(path => path.checkVisibility() && path.getAttribute('style')?.includes('var(--s%d)')).length"
+    )
+    button = "document.querySelectorAll('#step-2 .legend button')[1]"
+    assert [chromium.run(visible % series) for series in (0, 1)] == [1, 1]
+    assert chromium.run(f"{button}.textContent.trim()") == "mmoe"
+    chromium.run(f"{button}.click()")
+    assert [chromium.run(visible % series) for series in (0, 1)] == [1, 0]
+    assert chromium.run(f"{button}.getAttribute('aria-pressed')") == "false"
+    # Figures of other groups have legends of their own.
+    others = "document.querySelectorAll('#step-3 .off, #step-2 .group:not(:first-of-type) .off').length"
+    assert chromium.run(others) == 0
+    chromium.run(f"{button}.click()")
+    assert [chromium.run(visible % series) for series in (0, 1)] == [1, 1]
+    quiet(chromium, shop)
+
+
 def test_it_prints(chromium: Browser, everything: Path) -> None:
     chromium.show(1280, 800)
     chromium.open(everything)

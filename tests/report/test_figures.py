@@ -13,8 +13,6 @@ import pytest
 
 from funnelcast.report.figures import (
     Line,
-    gamma_figure,
-    gates_figure,
     line_style,
     loss_figure,
     ne_figure,
@@ -50,19 +48,11 @@ def precision() -> str:
     return pr_figure("pr", [Line(0, [0.1, 0.5, 1.0], [0.6, 0.4, 0.2])], 0.15)
 
 
-def gamma() -> str:
-    return gamma_figure("gamma", Line(0, [0, 50, 100], [10.0, 5.0, 1.0]))
-
-
-def gates() -> str:
-    return gates_figure("gates", [1.0, 0.4, 0.0])
-
-
 def speed() -> str:
     return speed_figure("speed", [(0, 900.0, 0.7), (None, 81_000.0, 0.72)], "reach AUC")
 
 
-FIGURES = pytest.mark.parametrize("make", [roc, rare, common, entropy, loss, precision, gamma, gates, speed])
+FIGURES = pytest.mark.parametrize("make", [roc, rare, common, entropy, loss, precision, speed])
 
 
 @FIGURES
@@ -96,7 +86,7 @@ def test_ids_carry_the_name_and_references_resolve(make: Callable[[], str]) -> N
     svg = make()
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(ids) == len(set(ids))
-    assert all(re.match(r"(roc-0|rel|ne|loss|pr|gamma|gates|speed)-", found) for found in ids)
+    assert all(re.match(r"(roc-0|rel|ne|loss|pr|speed)-", found) for found in ids)
     references = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)
     assert references
     assert all((first or second) in ids for first, second in references)

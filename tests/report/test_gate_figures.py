@@ -14,18 +14,15 @@ import pytest
 from funnelcast.gates import describe_gates
 from funnelcast.report.gate_figures import (
     gamma_figure,
-    gate_figures,
     map_figure,
     quarters,
     rate_figure,
     slots_figure,
     smooth_step_figure,
-    standalone,
 )
 
 OUTSIDE = "<b>outside & more</b>"
 CURVE = [{"step": step, "gamma": max(10 - step / 40, 0.05)} for step in range(0, 801, 50)]
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def layer(gates: int = 12, rows: int = 40, name: str = OUTSIDE) -> dict[str, Any]:
@@ -42,11 +39,6 @@ def points(rows: int = 30) -> dict[str, Any]:
         "rows": rows, "variance": [0.61, 0.2], "pca": places, "tsne": places, "group": groups,
         "reached": [i % 4 for i in range(rows)],
     }  # fmt: skip
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    layers = [layer(), layer(3, 9)]
-    return {"gamma_curve": CURVE, "layers": layers, "map": points(), "by": OUTSIDE, "model": OUTSIDE, **changes}
 
 
 MAKERS: list[Callable[[], str]] = [
@@ -81,28 +73,6 @@ def test_nothing_but_labels_of_our_own_is_in_a_figure(make: Callable[[], str]) -
     svg = make()
     assert "outside" not in svg
     assert len(texts(svg)) >= 3  # labels of both axes and what they count
-
-
-@FIGURES
-def test_a_file_stands_alone(make: Callable[[], str]) -> None:
-    svg = standalone(make())
-    root = ElementTree.fromstring(svg)
-    assert root.tag == f"{SVG}svg" and root.attrib["width"].endswith("pt")
-    assert root[0].tag == f"{SVG}rect" and root[0].attrib["fill"] == "#fff"
-    assert "var(" not in svg and "#0072b2" in svg
-    assert not re.search(r'(?<!xlink:)href="', svg)
-
-
-def test_all_that_a_record_can_show_is_drawn() -> None:
-    found = gate_figures(record())
-    maps = {f"gates-{way}-{colour}" for way in ("pca", "tsne") for colour in ("group", "reached")}
-    layers = {f"gates-{kind}-{number}" for kind in ("rate", "slots") for number in (1, 2)}
-    assert set(found) == maps | layers | {"gates-gamma", "gates-smooth-step"}
-    ids = [name for svg in found.values() for name in re.findall(r'\bid="([^"]+)"', svg)]
-    assert len(ids) == len(set(ids))
-    assert set(gate_figures(record(gamma_curve=[], map=None))) == layers
-    few = points(9) | {"tsne": None}
-    assert set(gate_figures(record(gamma_curve=[], map=few))) == layers | {"gates-pca-group", "gates-pca-reached"}
 
 
 def test_quarters_read_the_curve_and_join_equal_neighbours() -> None:

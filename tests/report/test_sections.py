@@ -83,8 +83,59 @@ def test_statistics_stand_in_words_in_the_leaderboard_and_in_a_table(everything:
 def test_slices_far_below_and_published_results_are_told(everything: Path) -> None:
     source = everything.read_text(encoding="utf-8")
     assert "click: reach AUC 0.5123 on apem column 2 against 0.7000 overall." in source
-    assert "Published by other laboratories, not measured here" in source
-    assert "Somebody 2020: their own split" in source
+    assert re.search(
+        r"<h3>Published by other laboratories, not measured here</h3>.*<th scope=\"col\">click reach AUC</th>.*"
+        r"<bdi>single elsewhere</bdi></th><td>0.6543</td><td>Somebody 2020</td>.*Somebody 2020: their own split",
+        source,
+        flags=re.DOTALL,
+    )
+    board, *others = re.findall(r"<table.*?</table>", source[source.index('id="leaderboard"') :], flags=re.DOTALL)
+    assert "elsewhere" not in board and any("elsewhere" in table for table in others)
+
+
+def figure(source: str, title: str) -> str:
+    found = re.search(rf"<figure>\s*<h4>{title}</h4>.*?</figure>", source, flags=re.DOTALL)
+    assert found is not None
+    return found.group()
+
+
+def test_errors_within_fields_are_drawn_and_tabulated(everything: Path) -> None:
+    found = figure(everything.read_text(encoding="utf-8"), "Field-ECE, entire space")
+    assert "Calibration error within the values of 2 fields" in found
+    assert found.count("<circle") == 4
+    assert found.count("<tr>") == 1 + 3 * 2  # two fields of three experiments
+    assert "<td>page</td><td>0.010000</td><td>0.005000</td><td>0.3000</td><td>0.3000</td><td>75 %</td>" in found
+
+
+def test_undefined_errors_within_fields_are_said_and_none_are_left_out(make_comparison: Make) -> None:
+    folder = make_comparison(EXPERIMENTS, rows=300, seeds=1, everything=True)
+    for i, path in enumerate(sorted(folder.glob("runs/*/calibration.json"))):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for field in record["fields"]:
+            for step in field["steps"]:
+                for when in ("before", "after"):
+                    step[when]["reach"] = dict.fromkeys(step[when]["reach"])
+        if i:
+            del record["fields"]  # as older versions have written it
+        path.write_text(json.dumps(record), encoding="utf-8")
+    source = write_report(folder).read_text(encoding="utf-8")
+    found = figure(source, "Field-ECE, entire space")
+    assert "There is nothing to draw" in found and found.count("<tr>") == 1 + 2
+    assert found.count("<td>undefined</td>") == 2 * 5
+
+
+def test_the_gates_are_drawn_and_told_as_inspect_does(everything: Path) -> None:
+    source = everything.read_text(encoding="utf-8")
+    found = re.search(r'<section id="selectors">.*?</section>', source, flags=re.DOTALL)
+    assert found is not None
+    assert "drift of the selection rate: moderate shift, PSI 0.1200 (0.0010 by chance)" in found.group()
+    for title in ("The gate function in training", "step 0, layer 1: rows by selection rate", "Drift of the gates"):
+        assert found.group().count(f"<h4>{title}</h4>") == 2  # of two experiments
+    # The map is drawn once, by one of the two ways.
+    assert re.findall(r"<h4>(Map by .*?)</h4>", found.group()) == [
+        "Map by t-SNE: selection rate",
+        "Map by t-SNE: last step reached",
+    ]
 
 
 def test_predicted_rates_follow_from_pcoc(everything: Path) -> None:

@@ -16,9 +16,9 @@ import pyarrow as pa
 from funnelcast.data.encode_categories import HashBuckets, Multi, Vocabulary
 from funnelcast.data.encode_numbers import LogRound, Quantile
 from funnelcast.data.target_statistics import Floats, KeyStatistics, Whole
-from funnelcast.errors import ArtifactError, DataError, choices
+from funnelcast.errors import ArtifactError, ConfigError, DataError, choices
 from funnelcast.files import read_json
-from funnelcast.schema import Field, field_column
+from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field, field_column
 
 __all__ = [
     "ColumnEncoder",
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _FORMAT = 1
+_NO_VALUE = {NULL_ID: "(missing)", UNKNOWN_ID: "(unknown)"}
 _KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     cls.kind: cls.from_json for cls in (Vocabulary, HashBuckets, LogRound, Quantile, KeyStatistics)
 }
@@ -105,23 +106,26 @@ class Encoders:
         ]
 
     def value_names(self, field: str) -> Callable[[int], str]:
-        """Return what names a field's ids from 2 on.
+        """Return what names a field's ids: a value, `bucket 7` of a hash, or the range of numbers of a bucket.
 
         Args:
             field: name of one of the fields.
 
         Raises:
-            KeyError: there is no such field.
+            ConfigError: there is no such field.
 
         Example:
-            >>> Encoders([Vocabulary("tab", "tab", pa.array(["home"]))]).value_names("tab")(2)
-            'home'
+            >>> name_of = Encoders([Vocabulary("tab", "tab", pa.array(["home"]))]).value_names("tab")
+            >>> [name_of(value_id) for value_id in (0, 1, 2)]
+            ['(missing)', '(unknown)', 'home']
         """
         names: dict[str, Callable[[int], str]] = {e.field.name: e.value_name for e in self.columns}
         for statistic in self.statistics:
             names |= {mean.name: mean.value_name for mean in statistic.means}
             names[f"{statistic.name}.count"] = statistic.count_name
-        return names[field]
+        if field not in names:
+            raise ConfigError(f"'{field}' should be a field of the data; {choices(names, field)}")
+        return lambda value_id: _NO_VALUE.get(value_id) or names[field](value_id)
 
     def raw_columns(self) -> list[str]:
         """Return the raw columns that `encode` reads, each once."""

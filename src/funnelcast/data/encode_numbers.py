@@ -156,6 +156,8 @@ class Quantile:
             ['below 30', '30 to 45', 'from 45']
         """
         place = value_id - FIRST_VALUE_ID
+        if len(self.lows) == 1:
+            return "any number"
         if place == len(self.lows) - 1:
             return f"from {self.lows[place]:.6g}"
         following = f"{self.lows[place + 1]:.6g}"

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from funnelcast.column_table import markdown_table, terminal_table
 from funnelcast.files import write_bytes, write_json
+from funnelcast.report.elements import Entry
+from funnelcast.report.figures import line_style
 from funnelcast.report.speed_figure import Speed, speed_figure
-from funnelcast.report.standalone import standalone_svg
+from funnelcast.report.svg_files import svg_document
 from funnelcast.tables import Column, plain, short
 
 __all__ = ["speed_curves", "to_markdown", "to_rich_table", "write_efficiency"]
@@ -122,8 +124,9 @@ def speed_curves(record: Record) -> str:
         ]
         label = "rows a CPU second" if record["clock"] == "cpu" else "rows a second"
         panels.append((title, speed_figure(f"speed-{word}", points, label)))
-    names = [
-        f"{i}: {row['experiment']}{' (whole fit)' * (row['unit'] == 'fit')}"
-        for i, row in enumerate(record["rows"], start=1)
+    legend = [
+        Entry(f"{i + 1}: {row['experiment']}{' (whole fit)' * (row['unit'] == 'fit')}", *line_style(i))
+        for i, row in enumerate(record["rows"])
     ]
-    return standalone_svg(panels, names, f"Bars: range of {record['turns']} turns.")
+    alt = f"Speed of training and of scoring over the number of parameters of {len(legend)} experiments."
+    return svg_document(panels, legend, alt, f"Bars: range of {record['turns']} turns.")

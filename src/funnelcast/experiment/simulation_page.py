@@ -11,8 +11,9 @@ from rich.table import Table
 from funnelcast.column_table import markdown_table, terminal_table
 from funnelcast.files import write_bytes, write_json
 from funnelcast.report.daily_figure import daily_figure
-from funnelcast.report.figures import Line
-from funnelcast.report.standalone import standalone_svg
+from funnelcast.report.elements import Entry
+from funnelcast.report.figures import Line, line_style
+from funnelcast.report.svg_files import svg_document
 from funnelcast.tables import Column, plain
 
 __all__ = ["daily_curves", "summary_lines", "to_markdown", "to_rich_table", "write_simulation"]
@@ -168,4 +169,5 @@ def daily_curves(record: Record) -> str:
         label = "value a showing" if metric["name"] == "value" else "rate"
         panels.append((metric["name"], daily_figure(f"day-{number}", lines, bands, label)))
     note = f"Rates a showing; bands are {record['level']:.0%} intervals clustered by user."
-    return standalone_svg(panels, list(names.values()), note)
+    legend = [Entry(name, *line_style(number)) for number, name in enumerate(names.values())]
+    return svg_document(panels, legend, f"Daily rates of {len(legend)} arms, a panel a step.", note)

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from funnelcast.batch import Batch
-from funnelcast.errors import ConfigError
 from funnelcast.layers import check_choice
 from funnelcast.losses._propensity import WeightedTransitions, known_transitions, transition_error
-from funnelcast.objective import StepLoss
+from funnelcast.objective import StepLoss, check_weights
 from funnelcast.prediction import Prediction
 from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
@@ -76,8 +75,7 @@ class Counterfactual(WeightedTransitions):
     ) -> None:
         super().__init__(schema, step_weights, clip)
         check_choice("normalise", normalise, Normalise)
-        if not lam >= 0.0:
-            raise ConfigError(f"option 'lam' should be a number >= 0, received {lam!r}")
+        check_weights(lam=lam)
         self.lam, self.normalise = lam, normalise
 
     def __call__(self, prediction: Prediction, batch: Batch) -> StepLoss:

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from funnelcast.batch import Batch
-from funnelcast.errors import ConfigError
 from funnelcast.layers import check_choice
 from funnelcast.losses._propensity import WeightedTransitions, known_transitions, transition_error
-from funnelcast.objective import StepLoss
+from funnelcast.objective import StepLoss, check_weights
 from funnelcast.prediction import Prediction
 from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
@@ -82,8 +81,7 @@ class JointLearning(WeightedTransitions):
     ) -> None:
         super().__init__(schema, step_weights, clip)
         check_choice("imputation", imputation, Imputation)
-        if not imputation_weight >= 0.0:
-            raise ConfigError(f"option 'imputation_weight' should be a number >= 0, received {imputation_weight!r}")
+        check_weights(imputation_weight=imputation_weight)
         self.imputation, self.imputation_weight = imputation, imputation_weight
 
     def __call__(self, prediction: Prediction, batch: Batch) -> StepLoss:

@@ -11,7 +11,7 @@ from funnelcast.batch import Batch
 from funnelcast.errors import ConfigError
 from funnelcast.layers import check_choice
 from funnelcast.losses._propensity import known_transitions, transition_error, transition_weights
-from funnelcast.objective import StepLoss, require_chain
+from funnelcast.objective import StepLoss, check_weights, require_chain
 from funnelcast.prediction import Prediction
 from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
@@ -79,8 +79,7 @@ class Nise:
     ) -> None:
         require_chain(schema, "nise")
         check_choice("normalise", normalise, Normalise)
-        if not alpha >= 0.0:
-            raise ConfigError(f"option 'alpha' should be a number >= 0, received {alpha!r}")
+        check_weights(alpha=alpha)
         if not beta > 0.0:
             raise ConfigError(f"option 'beta' should be a number > 0, received {beta!r}")
         self.step_weights: Tensor = transition_weights(schema, step_weights)

@@ -8,10 +8,9 @@ import torch
 from torch.nn.functional import softplus
 
 from funnelcast.batch import Batch
-from funnelcast.errors import ConfigError
 from funnelcast.layers import check_choice
 from funnelcast.losses._propensity import WeightedTransitions, known_transitions, transition_error
-from funnelcast.objective import StepLoss
+from funnelcast.objective import StepLoss, check_weights
 from funnelcast.prediction import Prediction
 from funnelcast.registry import LOSSES
 from funnelcast.schema import Schema
@@ -80,8 +79,7 @@ class TransitionDr(WeightedTransitions):
     ) -> None:
         super().__init__(schema, step_weights, clip)
         check_choice("gradients", gradients, Gradients)
-        if not imputation >= 0.0:
-            raise ConfigError(f"option 'imputation' should be a number >= 0, received {imputation!r}")
+        check_weights(imputation=imputation)
         self.imputation, self.gradients = imputation, gradients
 
     def __call__(self, prediction: Prediction, batch: Batch) -> StepLoss:

@@ -8,10 +8,10 @@ from typing import Literal
 from funnelcast.config import Component
 from funnelcast.errors import ConfigError
 from funnelcast.layers import log_odds
-from funnelcast.objective import per_step
+from funnelcast.objective import check_weights, per_step
 from funnelcast.schema import Schema
 
-__all__ = ["Estimator", "Gradients", "check_debiasing", "estimator_losses", "first_imputed_errors"]
+__all__ = ["Estimator", "Gradients", "check_debiasing", "estimator_losses", "first_imputed_errors", "first_step_loss"]
 
 Estimator = Literal["ips", "dr"]
 Gradients = Literal["joint", "split"]
@@ -52,11 +52,18 @@ def check_debiasing(schema: Schema, clip: tuple[float, ...] | float, **weights: 
     Raises:
         ConfigError: a value is out of range, or the number of clips is not S-1.
     """
-    for option, value in weights.items():
-        if not value >= 0.0:
-            raise ConfigError(f"option '{option}' should be a number >= 0, received {value!r}")
+    check_weights(**weights)
     if bool((per_step("clip", clip, schema.n_steps - 1) > 1.0).any()):
         raise ConfigError(f"option 'clip' should hold probabilities in [0, 1], received {clip!r}")
+
+
+def first_step_loss(schema: Schema) -> Component:
+    """Return the cross-entropy of the first step's reach alone; its transition is its reach, and needs no debiasing.
+
+    Args:
+        schema: the funnel.
+    """
+    return Component(name="reach_bce", options={"step_weights": (1.0, *[0.0] * (schema.n_steps - 1))})
 
 
 def estimator_losses(

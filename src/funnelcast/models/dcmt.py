@@ -10,7 +10,7 @@ from funnelcast.layers import log_odds
 from funnelcast.models._debiased import check_debiasing
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
-from funnelcast.space import HIDDEN, LogUniform, SearchSpace
+from funnelcast.space import CLIP, HIDDEN, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["Dcmt"]
@@ -59,7 +59,7 @@ class Dcmt(TransitionTowers):
     search_space: ClassVar[SearchSpace] = {
         "hidden": HIDDEN,
         "lam": LogUniform(1e-4, 0.1, grid=(1e-4, 1e-3, 1e-2, 0.1)),
-        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+        "clip": CLIP,
     }
 
     def __init__(

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 from funnelcast.config import Component
 from funnelcast.heads import Head
 from funnelcast.layers import check_choice, log_odds
-from funnelcast.models._debiased import check_debiasing
+from funnelcast.models._debiased import check_debiasing, first_step_loss
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
-from funnelcast.space import HIDDEN, LogUniform, SearchSpace
+from funnelcast.space import CLIP, HIDDEN, WEIGHT, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["DrJl"]
@@ -62,8 +62,8 @@ class DrJl(TransitionTowers):
 
     search_space: ClassVar[SearchSpace] = {
         "hidden": HIDDEN,
-        "imputation_weight": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
-        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+        "imputation_weight": WEIGHT,
+        "clip": CLIP,
     }
 
     def __init__(
@@ -85,7 +85,6 @@ class DrJl(TransitionTowers):
 
     def default_losses(self) -> tuple[Component, ...]:
         """Return the first step's cross-entropy and the doubly robust loss of every later transition."""
-        first = (1.0, *[0.0] * (self.schema.n_steps - 1))
         options = {"imputation": self.imputation, "imputation_weight": self.imputation_weight, "clip": self.clip}
         later = [Component(name="joint_learning", options=options)] if self.schema.n_steps > 1 else []
-        return (Component(name="reach_bce", options={"step_weights": first}), *later)
+        return (first_step_loss(self.schema), *later)

@@ -25,7 +25,7 @@ from funnelcast.models._debiased import Estimator, Gradients, check_debiasing, e
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
-from funnelcast.space import Choice, LogUniform, SearchSpace
+from funnelcast.space import CLIP, WEIGHT, Choice, LogUniform, SearchSpace
 
 __all__ = ["Escm2"]
 
@@ -88,8 +88,8 @@ class Escm2(FunnelModel):
         "experts": Choice(2, 4, 8),
         "expert": Choice((64,), (128,), (128, 64), (256, 128)),
         "lam_c": LogUniform(0.01, 1.0, grid=(0.01, 0.1, 1.0)),
-        "lam_g": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
-        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+        "lam_g": WEIGHT,
+        "clip": CLIP,
     }
 
     def __init__(

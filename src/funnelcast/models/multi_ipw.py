@@ -7,10 +7,17 @@ from typing import Any, ClassVar
 from funnelcast.config import Component
 from funnelcast.heads import Head
 from funnelcast.layers import check_choice
-from funnelcast.models._debiased import Estimator, Gradients, check_debiasing, estimator_losses, first_imputed_errors
+from funnelcast.models._debiased import (
+    Estimator,
+    Gradients,
+    check_debiasing,
+    estimator_losses,
+    first_imputed_errors,
+    first_step_loss,
+)
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
-from funnelcast.space import HIDDEN, LogUniform, SearchSpace
+from funnelcast.space import CLIP, HIDDEN, WEIGHT, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["MultiIpw"]
@@ -62,8 +69,8 @@ class MultiIpw(TransitionTowers):
 
     search_space: ClassVar[SearchSpace] = {
         "hidden": HIDDEN,
-        "transition_weight": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
-        "clip": LogUniform(0.001, 0.1, grid=(0.001, 0.01, 0.1)),
+        "transition_weight": WEIGHT,
+        "clip": CLIP,
     }
 
     def __init__(
@@ -88,9 +95,8 @@ class MultiIpw(TransitionTowers):
 
     def default_losses(self) -> tuple[Component, ...]:
         """Return the first step's cross-entropy and the debiased transitions."""
-        first = (1.0, *[0.0] * (self.schema.n_steps - 1))
         return (
-            Component(name="reach_bce", options={"step_weights": first}),
+            first_step_loss(self.schema),
             *estimator_losses(
                 self.schema, self.estimator, weight=self.transition_weight, clip=self.clip, gradients=self.gradients
             ),

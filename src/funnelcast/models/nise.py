@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 from funnelcast.config import Component
 from funnelcast.heads import Head
+from funnelcast.models._debiased import first_step_loss
 from funnelcast.registry import MODELS
 from funnelcast.schema import Schema
-from funnelcast.space import HIDDEN, LogUniform, SearchSpace
+from funnelcast.space import HIDDEN, WEIGHT, LogUniform, SearchSpace
 from funnelcast.transition_towers import TransitionTowers
 
 __all__ = ["NiseModel"]
@@ -55,7 +56,7 @@ class NiseModel(TransitionTowers):
 
     search_space: ClassVar[SearchSpace] = {
         "hidden": HIDDEN,
-        "alpha": LogUniform(0.1, 10.0, grid=(0.1, 1.0, 10.0)),
+        "alpha": WEIGHT,
         "beta": LogUniform(1.0, 100.0, grid=(1.0, 10.0, 50.0, 100.0)),
     }
 
@@ -76,7 +77,6 @@ class NiseModel(TransitionTowers):
 
     def default_losses(self) -> tuple[Component, ...]:
         """Return the first step's cross-entropy and NISE's term of every later step."""
-        first = (1.0, *[0.0] * (self.schema.n_steps - 1))
         options = {"alpha": self.alpha, "beta": self.beta, "detach": self.detach, "normalise": self.normalise}
         later = [Component(name="nise", options=options)] if self.schema.n_steps > 1 else []
-        return (Component(name="reach_bce", options={"step_weights": first}), *later)
+        return (first_step_loss(self.schema), *later)

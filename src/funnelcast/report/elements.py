@@ -139,10 +139,12 @@ class Entry:
     Args:
         name: what the colour stands for.
         colour: a CSS colour of the page, such as `var(--s0)`.
+        dashes: of its line, as SVG writes them, or empty for a solid one.
     """
 
     name: str
     colour: str
+    dashes: str = ""
 
 
 @dataclass(frozen=True)

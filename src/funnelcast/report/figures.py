@@ -22,8 +22,6 @@ from funnelcast.report.colours import SERIES_COLOURS, series_colour
 __all__ = [
     "SERIES_COLOURS",
     "Line",
-    "gamma_figure",
-    "gates_figure",
     "line_style",
     "loss_figure",
     "ne_figure",
@@ -238,38 +236,6 @@ def _training(axes: Axes, lines: Sequence[Line], label: str, *, mark: bool) -> N
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axes.set(xlabel="training step", ylabel=label)
     axes.set_xlim(left=0)
-
-
-def gamma_figure(name: str, line: Line) -> str:
-    """Draw the width of the gate function over training.
-
-    Args:
-        name: prefix of ids, unique on the page.
-        line: x training step, y gamma > 0.
-    """
-
-    def draw(axes: Axes) -> None:
-        _training(axes, [line], "gamma", mark=False)
-        axes.set_ylim(bottom=0)
-
-    return _draw(name, draw)
-
-
-def gates_figure(name: str, rates: Sequence[float]) -> str:
-    """Draw on how many rows each gate is open.
-
-    Args:
-        name: prefix of ids, unique on the page.
-        rates: open rates in [0, 1], the highest first.
-    """
-
-    def draw(axes: Axes) -> None:
-        axes.bar(range(1, len(rates) + 1), rates, 0.8, color=_colour(0), linewidth=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        axes.set(xlim=(0.25, len(rates) + 0.75), ylim=(0, 1.02), xlabel="gates, by open rate", ylabel="rows")
-
-    return _draw(name, draw)
 
 
 def speed_figure(name: str, points: Sequence[tuple[int | None, float, float]], label: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,62 +16,18 @@ from funnelcast.report.figures import _INK, Line, _colour, _draw, _percent, _tra
 
 __all__ = [
     "gamma_figure",
-    "gate_figures",
     "map_figure",
+    "map_marks",
     "quarters",
     "rate_figure",
     "slots_figure",
     "smooth_step_figure",
-    "standalone",
 ]
 
 Record = Mapping[str, Any]
 _QUARTERS = ("start", "1/4", "1/2", "3/4", "end")
 _FEW_POINTS = 20  # are marked on their line
 _LEGEND_WORDS = 5  # of a line
-# The page's colours by day, for a figure that stands alone.
-_ALONE = {
-    "ink": "#1d2126", "rule": "#cfd5da", "s0": "#0072b2", "s1": "#d55e00", "s2": "#009e73", "s3": "#b5568f",
-    "s4": "#b07f00", "s5": "#3f9fdb", "s6": "#5d4fa3", "s7": "#5a5f66",
-}  # fmt: skip
-
-
-def standalone(svg: str) -> str:
-    """Make a file of a figure: with a size, a white ground, and colours of its own.
-
-    Args:
-        svg: from a function of this package.
-    """
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
-    svg = re.sub(
-        r'<svg viewBox="(\S+) (\S+) (\S+) (\S+)"',
-        rf'<svg {names} width="\3pt" height="\4pt" viewBox="\1 \2 \3 \4"',
-        svg,
-        count=1,
-    )
-    svg = svg.replace('aria-hidden="true" focusable="false"', 'role="img"', 1)
-    svg = svg.replace(">", '><rect width="100%" height="100%" fill="#fff"/>', 1).replace(' href="#', ' xlink:href="#')
-    return re.sub(r"var\(--(\w+)\)", lambda found: _ALONE[found.group(1)], svg) + "\n"
-
-
-def gate_figures(record: Record) -> dict[str, str]:
-    """Draw all that a record can show, by the name of the figure.
-
-    Args:
-        record: `gates.json`.
-    """
-    figures = {}
-    if record["gamma_curve"]:
-        figures["gates-gamma"] = gamma_figure("gates-gamma", record["gamma_curve"])
-        figures["gates-smooth-step"] = smooth_step_figure("gates-smooth-step", record["gamma_curve"])
-    for number, layer in enumerate(record["layers"], 1):
-        figures[f"gates-rate-{number}"] = rate_figure(f"gates-rate-{number}", layer)
-        figures[f"gates-slots-{number}"] = slots_figure(f"gates-slots-{number}", layer)
-    if record["map"]:
-        for way in ("pca", "tsne"):
-            for colour in ("group", "reached") if record["map"][way] else ():
-                figures[f"gates-{way}-{colour}"] = map_figure(f"gates-{way}-{colour}", record["map"], way, colour)
-    return figures
 
 
 def quarters(curve: Sequence[Record]) -> list[tuple[str, float]]:
@@ -221,6 +176,25 @@ def _dots(places: NDArray[Any], colour: str) -> PathPatch:
     return PathPatch(path, fill=False, edgecolor=colour, linewidth=3.4, capstyle="round", alpha=0.65)
 
 
+def map_marks(points: Record, colour: str) -> list[tuple[int, str, NDArray[Any]]]:
+    """List the colours of a map: number, words, and which of the N rows have it, as [N] bool.
+
+    Args:
+        points: `map` of the record.
+        colour: `group`, the third that a row belongs to by its selection rate, or `reached`, its last step.
+
+    Example:
+        >>> [(words, rows.tolist()) for _, words, rows in map_marks({"reached": [0, 2, 0]}, "reached")]
+        [('no step', [True, False, True]), ('step 2', [False, True, False])]
+    """
+    keys = np.array(points[colour])
+    if colour == "group":
+        found = ((0, "low"), (4, "middle"), (2, "high"))
+        return [(series, f"{word} rate", keys == word) for series, word in found if word in points["group"]]
+    steps = sorted(set(points["reached"]))
+    return [((n - 1) % 7 if n else 7, f"step {n}" if n else "no step", keys == n) for n in steps]
+
+
 def map_figure(name: str, points: Record, way: str, colour: str) -> str:
     """Draw rows as points by what the towers read of them. APEM paper, figure 7 (b).
 
@@ -230,18 +204,10 @@ def map_figure(name: str, points: Record, way: str, colour: str) -> str:
         way: `pca` or `tsne`.
         colour: `group`, the third that a row belongs to by its selection rate, or `reached`, its last step.
     """
-    places = np.array(points[way])
-    keys = np.array(points[colour])
-    if colour == "group":
-        found = [(s, word) for s, word in ((0, "low"), (4, "middle"), (2, "high")) if word in points["group"]]
-        marks, members = [(s, f"{word} rate") for s, word in found], [keys == word for _, word in found]
-    else:
-        numbers = sorted(set(points["reached"]))
-        marks = [(7, "no step") if n == 0 else ((n - 1) % 7, f"step {n}") for n in numbers]
-        members = [keys == n for n in numbers]
+    places, marks = np.array(points[way]), map_marks(points, colour)
 
     def draw(axes: Axes) -> None:
-        for (series, _), rows in zip(marks, members, strict=True):
+        for series, _, rows in marks:
             axes.add_patch(_dots(places[rows], _colour(series)))
         axes.update_datalim(places)
         axes.autoscale_view()
@@ -249,6 +215,6 @@ def map_figure(name: str, points: Record, way: str, colour: str) -> str:
         labels = [f"component {i}, {share:.0%} of variance" for i, share in enumerate(points["variance"], 1)]
         axes.set(**dict(zip(("xlabel", "ylabel"), labels if way == "pca" else ("t-SNE 1", "t-SNE 2"), strict=True)))
         axes.margins(0.04)
-        _legend(axes, marks)
+        _legend(axes, [(series, words) for series, words, _ in marks])
 
     return _draw(name, draw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from funnelcast.published import HEADING, published_cells
 from funnelcast.report.charts import Dots, dot_chart, funnel_chart
 from funnelcast.report.elements import Cell, Group, Panel, Record, Section, Table, isolate, number, percent
 from funnelcast.report.source import Source
@@ -215,14 +216,5 @@ def _by_seed(source: Source, name: str, values: Sequence[float | None]) -> list[
 
 def _published(board: Record) -> Group | None:
     """What other laboratories published on the same data, or None where nothing is known."""
-    rows = board.get("published") or []
-    if not rows:
-        return None
-    keys = dict.fromkeys((step["name"], step["space"], step["metric"]) for row in rows for step in row["steps"])
-    cells = []
-    for row in rows:
-        known = {(step["name"], step["space"], step["metric"]): f"{step['value']:.4f}" for step in row["steps"]}
-        cells.append([row["model"], *(known.get(key, "-") for key in keys), row["source"]])
-    notes = tuple(dict.fromkeys(f"{row['source']}: {row['note']}" for row in rows))
-    heads = ["model", *(" ".join(key) for key in keys), "source"]
-    return Group("Published by other laboratories, not measured here", tables=(Table.of_text(heads, cells, notes),))
+    heads, rows, notes = published_cells(board)
+    return Group(HEADING, tables=(Table.of_text(heads, rows, tuple(notes)),)) if rows else None

@@ -75,7 +75,8 @@ def _which(source: Source) -> str:
     seeds = ", ".join(map(str, sorted({run.report["seed"] for run in source.first})))
     words = f"Figures show the first seed ({seeds}) of each experiment; the tables of metrics are over all seeds."
     if (shown := len(source.drawn)) < (known := len(source.first)):
-        words += f" Of {known} experiments the figures show {shown}; all stand in the tables."
+        baseline = "" if source.board["baseline"] is None else " and the baseline"
+        words += f" Of {known} experiments the figures show {shown}, the best{baseline}; all stand in the tables."
     return words
 
 

@@ -1,9 +1,11 @@
-"""Figures as SVG files of their own: white paper, real colours, title and legend inside."""
+"""Figures as SVG files of their own: white paper, real colours, titles and legend inside."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from funnelcast.errors import ArtifactError
@@ -12,47 +14,81 @@ from funnelcast.report.charts import label
 from funnelcast.report.colours import on_paper
 from funnelcast.report.elements import Entry, Panel
 
-__all__ = ["standalone", "write_figures"]
+__all__ = ["svg_document", "write_figures"]
 
-_MARGIN, _TITLE, _ENTRY = 12.0, 24.0, 16.0
+_GAP, _TOP, _LINE = 24.0, 34.0, 18.0  # around figures, above them for a title, and of a line of text below them
+_CHARACTER, _SMALL_CHARACTER = 7.2, 6.0  # width of a letter of the legend and of the note, generously
 _FONT = "system-ui, Helvetica, Arial, sans-serif"
 
 
-def _legend(entries: Sequence[Entry], width: float, top: float) -> tuple[str, float]:
-    """Write a legend in two columns; returns it with its height."""
-    parts = []
-    for i, entry in enumerate(entries):
-        x, y = (i % 2) * width / 2, top + _ENTRY * (i // 2)
-        parts.append(
-            f'<line x1="{x:g}" x2="{x + 18:g}" y1="{y + 8:g}" y2="{y + 8:g}" '
-            f'stroke="{entry.colour}" stroke-width="2.4"/>'
-            f'<text x="{x + 24:g}" y="{y + 12:g}" font-size="10">{label(entry.name, 24)}</text>'
-        )
-    return "".join(parts), _ENTRY * ((len(entries) + 1) // 2)
+def svg_document(figures: Sequence[tuple[str, str]], legend: Sequence[Entry], alt: str, note: str = "") -> str:
+    """Put figures side by side into one SVG document that needs no page around it.
 
-
-def standalone(panel: Panel) -> str:
-    """Write a figure as an SVG document.
+    Names are cut where they are too long.
 
     Args:
-        panel: a figure with something to draw.
+        figures: (title, SVG element of the page) of each, at least one, with ids that no two of them share.
+        legend: what the colours stand for, below the figures.
+        alt: the document in a sentence, for those who cannot see it.
+        note: a sentence below the legend.
+
+    Example:
+        >>> from funnelcast.report.charts import Bar, bar_chart
+        >>> text = svg_document([("Sales & more", bar_chart([Bar("May", 3.0, "3")]))], (), "One bar.")
+        >>> "<desc>One bar.</desc>" in text, "Sales &amp; more" in text, "var(" in text
+        (True, True, False)
     """
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', panel.svg)
-    assert box is not None
-    width, height = float(box.group(1)), float(box.group(2))
-    legend, below = _legend(panel.legend, width, _TITLE + height + 6)
-    inner = panel.svg.replace("<svg ", f'<svg y="{_TITLE:g}" width="{width:g}" height="{height:g}" ', 1)
-    inner = re.sub(r' aria-hidden="true" focusable="false"', "", inner, count=1)
-    outer_width, outer_height = width + 2 * _MARGIN, _TITLE + height + below + 6 + 2 * _MARGIN
+    body, x, tallest = [], _GAP, 0.0
+    for title, svg in figures:
+        width, height = _size(svg)
+        body.append(f'<text x="{x:g}" y="{_TOP - 12:g}" font-weight="600">{label(title, 48)}</text>')
+        body.append(_placed(svg, f'x="{x:g}" y="{_TOP:g}" width="{width:g}" height="{height:g}"'))
+        x, tallest = x + width + _GAP, max(tallest, height)
+    names, bottom = _legend(legend, x, _TOP + tallest)
+    body.append(names)
+    for line in textwrap.wrap(note, int((x - 2 * _GAP) / _SMALL_CHARACTER)):
+        bottom += _LINE
+        body.append(f'<text x="{_GAP:g}" y="{bottom:g}" font-size="11">{escape(line)}</text>')
+    height = bottom + _GAP
     return on_paper(
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'width="{outer_width:g}" height="{outer_height:g}" viewBox="0 0 {outer_width:g} {outer_height:g}" '
-        f'font-family="{_FONT}" fill="var(--ink)">'
-        f"<title>{label(panel.title, 200)}</title><desc>{label(panel.alt, 600)}</desc>"
-        f'<rect width="100%" height="100%" fill="var(--paper)"/>'
-        f'<g transform="translate({_MARGIN:g} {_MARGIN:g})">'
-        f'<text y="12" font-size="12" font-weight="600">{label(panel.title, 48)}</text>{inner}{legend}</g></svg>\n'
+        f'width="{x:g}" height="{height:g}" viewBox="0 0 {x:g} {height:g}" '
+        f'font-family="{_FONT}" font-size="12" fill="var(--ink)">'
+        f"<title>{label(', '.join(title for title, _ in figures), 200)}</title><desc>{label(alt, 600)}</desc>"
+        '<rect width="100%" height="100%" fill="var(--paper)"/>\n' + "\n".join(body) + "\n</svg>\n"
     )
+
+
+def _size(svg: str) -> tuple[float, float]:
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert box is not None
+    return float(box.group(1)), float(box.group(2))
+
+
+def _placed(svg: str, place: str) -> str:
+    """Give an element of the page a place; older programs read links by their former name only."""
+    svg = svg.replace("<svg ", f'<svg {place} overflow="visible" ', 1).replace(
+        ' aria-hidden="true" focusable="false"', "", 1
+    )
+    return svg.replace(' href="#', ' xlink:href="#')
+
+
+def _legend(entries: Sequence[Entry], width: float, top: float) -> tuple[str, float]:
+    """Write names with their lines, as many beside each other as fit; returns also the height of the last line."""
+    parts, x, y = [], _GAP, top + _LINE if entries else top
+    for entry in entries:
+        name = label(entry.name, int((width - 2 * _GAP - 34) / _CHARACTER))
+        needed = 34 + _CHARACTER * min(len(entry.name), len(name)) + 16
+        if x > _GAP and x + needed > width:
+            x, y = _GAP, y + _LINE
+        dashes = f' stroke-dasharray="{entry.dashes}"' if entry.dashes else ""
+        parts.append(
+            f'<line x1="{x:g}" x2="{x + 26:g}" y1="{y - 4:g}" y2="{y - 4:g}" '
+            f'stroke="{entry.colour}" stroke-width="2.4"{dashes}/>'
+            f'<text x="{x + 34:g}" y="{y:g}">{name}</text>'
+        )
+        x += needed
+    return "".join(parts), y
 
 
 def write_figures(panels: Sequence[Panel], folder: Path) -> list[Path]:
@@ -78,5 +114,6 @@ def write_figures(panels: Sequence[Panel], folder: Path) -> list[Path]:
     for panel in panels:
         if panel.svg:
             paths.append(folder / f"{panel.name}.svg")
-            write_bytes(paths[-1], standalone(panel).encode())
+            document = svg_document([(panel.title, panel.svg)], panel.legend, panel.alt)
+            write_bytes(paths[-1], document.encode())
     return paths

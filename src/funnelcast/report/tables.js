@@ -1,5 +1,6 @@
 "use strict";
-// A click on a head sorts its table; a field above a table filters its rows by their names.
+// A click on a head sorts its table; a field above a table filters its rows by their names; a click on a name in a
+// legend hides what has its colour in the figures below, and shows it again.
 (() => {
   const units = { k: 1e3, M: 1e6, G: 1e9 };
 
@@ -30,6 +31,27 @@
     for (const row of table.tBodies[0].rows)
       row.hidden = !row.cells[0].textContent.toLowerCase().includes(text.trim().toLowerCase());
   };
+
+  const toggle = (button, colour, figures) => {
+    const shown = button.getAttribute("aria-pressed") === "false";
+    button.setAttribute("aria-pressed", String(shown));
+    for (const drawn of figures.querySelectorAll(`[style*="${colour}"], [stroke="${colour}"], [fill="${colour}"]`))
+      drawn.classList.toggle("off", !shown);
+  };
+
+  for (const legend of document.querySelectorAll(".legend")) {
+    const figures = legend.parentElement.querySelector(".grid");
+    if (!figures || legend.children.length < 2) continue;
+    for (const entry of legend.children) {
+      const button = document.createElement("button");
+      const colour = entry.querySelector("line").getAttribute("stroke");
+      button.type = "button";
+      button.setAttribute("aria-pressed", "true");
+      button.append(...entry.childNodes);
+      button.addEventListener("click", () => toggle(button, colour, figures));
+      entry.append(button);
+    }
+  }
 
   for (const table of document.querySelectorAll("table.data")) {
     if (table.tBodies[0].rows.length < 2) continue;
