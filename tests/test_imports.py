@@ -39,6 +39,8 @@ LAYERS = [
         "heads",
         "graph_head",
         "experts",
+        "dense_path",
+        "ordered_fields",
         "transition_towers",
         "threads",
         "asrg_chunks",

@@ -212,3 +212,15 @@ def test_embedding_trains_like_separate_tables() -> None:
     assert fused.table.grad is not None
     separate = torch.cat([grad for table in tables if (grad := table.weight.grad) is not None])
     torch.testing.assert_close(fused.table.grad, separate)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_an_embedding_finds_its_columns_in_a_wider_batch(dtype: torch.dtype) -> None:
+    """Fields of 3 ids and of 5 ids at two positions, in a batch whose columns 1 and 3 belong to others."""
+    embedding = counted(make((3, 1), (5, 2)))
+    alone = embedding(torch.tensor([[2, 4, 0], [1, 3, 1]], dtype=dtype))
+    embedding.read_from((0, 2, 4))
+    wider = torch.tensor([[2, 99, 4, 99, 0], [1, 99, 3, 99, 1]], dtype=dtype)
+    assert torch.equal(embedding(wider), alone)
+    assert embedding.rows(wider).tolist() == [[2, 7, 3], [1, 6, 4]]
+    assert "columns" not in embedding.state_dict()

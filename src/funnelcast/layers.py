@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -24,6 +25,7 @@ __all__ = [
     "Tower",
     "check_at_least",
     "check_choice",
+    "check_unused",
     "check_widths",
     "full_precision",
     "log_odds",
@@ -136,6 +138,27 @@ def check_widths(**options: Sequence[int]) -> None:
             raise ConfigError(f"option '{option}' should be a list of whole numbers >= 1, received {widths!r}")
 
 
+def check_unused(model: type[FunnelModel], because: str, **options: object) -> None:
+    """Refuse options that were set although another one leaves them without a meaning.
+
+    Args:
+        model: the class whose constructor has the defaults.
+        because: what takes the meaning, such as `gate = 'none'`.
+        **options: values by the option's name.
+
+    Raises:
+        ConfigError: a value is not the default.
+    """
+    defaults = inspect.signature(model).parameters
+    for option, value in options.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if value != defaults[option].default:
+            raise ConfigError(
+                f"option '{option}' should keep its default {defaults[option].default!r} with {because}, where it has "
+                f"no meaning, received {value!r}"
+            )
+
+
 def full_precision(x: Tensor) -> Tensor:
     """Widen numbers of 16 bits to float32, as softmax, norms and losses want them; leave others as they are.
 
@@ -216,6 +239,7 @@ class FeatureEmbedding(nn.Module):
     """
 
     offsets: Tensor
+    columns: Tensor | None
 
     def __init__(self, schema: Schema, width: int) -> None:
         super().__init__()
@@ -224,14 +248,30 @@ class FeatureEmbedding(nn.Module):
         nn.init.normal_(self.table, std=0.01)
         self.register_buffer("offsets", column_offsets(schema), persistent=False)
         self.n_outputs = schema.n_fields * width
+        self.register_buffer("columns", None, persistent=False)
         self._chunks = _chunks(schema)
         self.sparse = False  # whether the table's gradient holds the rows of the batch alone
 
+    def read_from(self, columns: Sequence[int]) -> None:
+        """Say where the columns of its fields stand in a batch that has other columns too.
+
+        Args:
+            columns: W positions.
+        """
+        self.columns = torch.tensor(columns)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return the rows of the table [B, W] that ids [B, columns of a batch] name."""
+        own = ids if self.columns is None else ids.index_select(1, self.columns)
+        return own + self.offsets
+
     def forward(self, ids: Tensor) -> Tensor:
         """Look up ids [B, W] and return vectors [B, F, D]."""
-        vectors = nn.functional.embedding(ids + self.offsets, self.table, sparse=self.sparse)  # [B, W, D]
+        rows = self.rows(ids)
+        vectors = nn.functional.embedding(rows, self.table, sparse=self.sparse)  # [B, W, D]
         if not any(multi for _, _, multi in self._chunks):
             return vectors
+        ids = rows - self.offsets
         parts = [
             _valid_mean(vectors[:, start:stop], ids[:, start:stop]) if multi else vectors[:, start:stop]
             for start, stop, multi in self._chunks

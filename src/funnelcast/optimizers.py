@@ -342,7 +342,7 @@ class Optimizers:
         for layer in self._layers:
             for member in self.members:
                 if isinstance(member, DeferredAdam):
-                    member.catch_up(layer.table, ids + layer.offsets)
+                    member.catch_up(layer.table, layer.rows(ids))
 
     def flush(self) -> None:
         """Make all rows ready to be read or saved."""

@@ -26,17 +26,25 @@ class Frozen(BaseModel):
 
 
 class Field(Frozen):
-    """One categorical input column after encoding.
+    """One input column after encoding.
 
     Args:
         name: the field's name, unique in the schema.
         size: number of ids; valid ids are 0..size-1, 0 is null and 1 unknown.
         max_length: columns the field takes in a batch; 1 for single-valued, the padded length for multi-valued.
+        ordered: whether the ids from 2 on are buckets of a number, from low to high; only of a single-valued field.
     """
 
     name: str
     size: int = Key(ge=2)
     max_length: int = Key(default=1, ge=1)
+    ordered: bool = False
+
+    @model_validator(mode="after")
+    def _only_single_values_are_ordered(self) -> Self:
+        if self.ordered and self.max_length > 1:
+            raise ValueError(f"field '{self.name}' should be single-valued to be ordered, received max_length > 1")
+        return self
 
 
 class StepValue(Frozen):

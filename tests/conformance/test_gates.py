@@ -28,7 +28,7 @@ def build(name: str, schema: Schema) -> FunnelModel:
 
 
 def test_the_models_with_gates_are_known() -> None:
-    assert {MODELS.family(name) for name in GATED} == {"apem", "dselect_k", "mmoe", "ple"}
+    assert {MODELS.family(name) for name in GATED} == {"apem", "apem_dense", "dselect_k", "mmoe", "ple"}
 
 
 @every_gated_model

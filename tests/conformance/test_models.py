@@ -46,7 +46,8 @@ def total_loss(model: FunnelModel, batch: Batch) -> Tensor:
 
 def last_weights(model: FunnelModel) -> list[Tensor]:
     """The weights that give the logits: those of layers with one output, or else all but biases."""
-    heads = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    heads = [m.weight for name, m in linear.items() if m.out_features == 1 or name.startswith("paths.0.output")]
     return heads or [weight for name, weight in model.named_parameters() if not name.endswith("bias")]
 
 

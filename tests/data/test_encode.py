@@ -28,7 +28,7 @@ def ids(encoder: Any, values: Any) -> list[Any]:
 def test_vocabulary_by_hand() -> None:
     encoder = Vocabulary.fit("n", "n", pa.array([30, 10, 20]))
     assert ids(encoder, [10, 20, 30, 40, None]) == [3, 4, 2, 1, 0]
-    assert encoder.field.size == 5
+    assert encoder.field.size == 5 and not encoder.field.ordered
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,7 @@ def test_json_round_trip_of_statistics(tmp_path: Path) -> None:
     after = Encoders.load(tmp_path / "e.json")
     table = pa.table({"a": ["y", "x", None, "new"]})
     assert after.fields() == before.fields()
+    assert all(field.ordered for field in after.fields())
     assert after.encode(table).to_pydict() == before.encode(table).to_pydict()
     # means: y (3 + .37) / 7.7 = .44; x and new .1; null (1 + .37) / 5.7 = .24; log1p(n) * 4: 6.4, 0, 4.4, 0
     assert after.encode(table).to_pydict() == {
@@ -275,6 +276,10 @@ def test_any_number_has_a_valid_id_that_survives_json(
         assert all(0 <= id_ < encoder.field.size for id_ in encoded)
         assert [id_ == 0 for id_ in encoded] == [value is None or math.isnan(value) for value in values]
         assert ids(type(encoder).from_json(encoder.to_json()), array) == encoded
+        known = sorted(
+            (value, id_) for value, id_ in zip(values, encoded, strict=True) if value is not None and id_ >= 2
+        )
+        assert encoder.field.ordered and [id_ for _, id_ in known] == sorted(id_ for _, id_ in known)
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from funnelcast.dense_path import Cross
 from funnelcast.errors import ConfigError
-from funnelcast.models.dcn_ple_esmm import Cross, DcnPleEsmm
+from funnelcast.models.dcn_ple_esmm import DcnPleEsmm
 from funnelcast.schema import Schema
 
 UNEQUAL: dict[str, Any] = {
@@ -63,17 +64,6 @@ def test_formula(schema: Schema, ids: Tensor, stir: Callable[[nn.Module], None],
     expected = expected_reach(model, ids, crosses, rank)
     assert np.ptp(expected, axis=0).min() > 1e-4
     np.testing.assert_allclose(model(ids).reach.detach().numpy(), expected, rtol=1e-5)
-
-
-def test_cross_by_hand() -> None:
-    """x_0 = (1, 2), x = (3, -1), W x + b = (5, 1) + (1, -2) = (6, -1): x_0 * (6, -1) + x = (9, -3)."""
-    cross = Cross(2, 0)
-    with torch.no_grad():
-        cross.outer.weight.copy_(torch.tensor([[2.0, 1.0], [0.0, -1.0]]))
-        cross.outer.bias.copy_(torch.tensor([1.0, -2.0]))
-    np.testing.assert_allclose(
-        cross(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]])).detach(), [[9.0, -3.0]], rtol=1e-6
-    )
 
 
 def test_a_full_rank_product_is_the_full_matrix(schema: Schema, ids: Tensor, stir: Callable[[nn.Module], None]) -> None:

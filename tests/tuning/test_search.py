@@ -99,7 +99,7 @@ def test_a_grid_is_walked_from_the_start_and_its_size_is_checked(schema: Schema)
     assert len(off.grid) == 7 and off.grid[0]["model.experts"] == 5
     with pytest.raises(ConfigError, match=r"the grid has 7 points, .*\(model.experts 3 x model.tower 2\).*--trials 6"):
         plan_search(experiment("mmoe", space, experts=5), schema, trials=6, grid=True)
-    with pytest.raises(ConfigError, match=r"the grid has 1,296 points"):
+    with pytest.raises(ConfigError, match=r"the grid has 2,592 points"):
         plan_search(experiment("mmoe"), schema, trials=12, grid=True)
     ranged = {"train.learning_rate": {"kind": "log_uniform", "low": 1e-3, "high": 1e-2}, "others": False}
     with pytest.raises(ConfigError, match=r"mine: a grid needs the values of train.learning_rate"):

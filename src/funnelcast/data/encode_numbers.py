@@ -57,7 +57,7 @@ class LogRound:
     @property
     def field(self) -> Field:
         """The field it makes."""
-        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.seen))
+        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.seen), ordered=True)
 
     def apply(self, values: pa.Array) -> pa.Array:
         """Encode raw values; NaN and null are null, infinite numbers unknown.
@@ -124,7 +124,7 @@ class Quantile:
     @property
     def field(self) -> Field:
         """The field it makes."""
-        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.lows))
+        return Field(name=self.name, size=FIRST_VALUE_ID + len(self.lows), ordered=True)
 
     def apply(self, values: pa.Array) -> pa.Array:
         """Encode raw values; NaN and null are null.

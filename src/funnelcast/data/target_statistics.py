@@ -138,7 +138,7 @@ class KeyStatistics:
     def fields(self) -> list[Field]:
         """Return one field a step, then the count."""
         return [mean.field for mean in self.means] + [
-            Field(name=f"{self.name}.count", size=FIRST_VALUE_ID + len(self.count_lows))
+            Field(name=f"{self.name}.count", size=FIRST_VALUE_ID + len(self.count_lows), ordered=True)
         ]
 
     def count_name(self, value_id: int) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from funnelcast.config import Component
+from funnelcast.dense_path import dropped_mlp
 from funnelcast.errors import ConfigError
 from funnelcast.heads import Head, first_logits, to_prediction
-from funnelcast.layers import MLP, FeatureEmbedding, FunnelModel, Tower, check_widths, full_precision
+from funnelcast.layers import FeatureEmbedding, FunnelModel, Tower, check_widths, full_precision
 from funnelcast.objective import per_step
 from funnelcast.prediction import Prediction
 from funnelcast.registry import MODELS
@@ -121,8 +121,8 @@ class Aitm(FunnelModel):
             raise ConfigError(f"option 'dropout' should hold numbers < 1, received {dropout}")
         self.embedding = FeatureEmbedding(schema, width)
         later, H = range(schema.n_steps - 1), hidden[-1]
-        self.bodies = nn.ModuleList(_dropped(self.embedding.n_outputs, hidden, rates) for _ in range(schema.n_steps))
-        self.transfers = nn.ModuleList(_dropped(H, hidden[-1:], rates[-1:]) for _ in later)
+        self.bodies = nn.ModuleList(dropped_mlp(self.embedding.n_outputs, hidden, rates) for _ in range(schema.n_steps))
+        self.transfers = nn.ModuleList(dropped_mlp(H, hidden[-1:], rates[-1:]) for _ in later)
         # A list of one or none: a funnel of one step hands nothing on and must not carry weights that nothing trains.
         self.ait = nn.ModuleList(Ait(H) for _ in later[:1])
         self.towers = nn.ModuleList(Tower(H, (), start=start) for start in first_logits(schema, head))
@@ -140,12 +140,3 @@ class Aitm(FunnelModel):
     def default_losses(self) -> tuple[Component, ...]:
         """Return the paper's cross-entropies and its calibrator."""
         return (Component(name="reach_bce"), Component(name="calibrator", options={"alpha": 0.6}))
-
-
-def _dropped(n_inputs: int, hidden: Sequence[int], rates: Sequence[float]) -> nn.Sequential:
-    """Make an MLP with dropout after each of its layers."""
-    layers: list[nn.Module] = []
-    for width, rate in zip(hidden, rates, strict=True):
-        layers += [MLP(n_inputs, (width,)), nn.Dropout(rate)]
-        n_inputs = width
-    return nn.Sequential(*layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any, ClassVar, Literal, cast
 
@@ -29,6 +28,7 @@ from funnelcast.layers import (
     Tower,
     check_at_least,
     check_choice,
+    check_unused,
     check_widths,
 )
 from funnelcast.prediction import Prediction
@@ -157,11 +157,11 @@ class Apem(FunnelModel):
         selectors = {"selector_input": selector_input, "selector_hidden": selector_hidden}
         if representation == "self_attention":
             generator = {"inducing_points": inducing_points, "gate": gate, "first_residual": first_residual}
-            _check_unused("representation = 'self_attention'", **generator, **schedule, **selectors)
+            check_unused(Apem, "representation = 'self_attention'", **generator, **schedule, **selectors)
         elif gate == "none":
-            _check_unused("gate = 'none'", **schedule, **selectors)
+            check_unused(Apem, "gate = 'none'", **schedule, **selectors)
         if pattern != "selector":
-            _check_unused(f"pattern = '{pattern}'", pattern_sharing=pattern_sharing, tower_input=tower_input)
+            check_unused(Apem, f"pattern = '{pattern}'", pattern_sharing=pattern_sharing, tower_input=tower_input)
         self.head, self.sigma, self.representation, self.pattern = head, sigma, representation, pattern
         check_at_least(1, width=width, inducing_points=inducing_points, heads=heads, layers=layers)
         if width % heads:
@@ -209,7 +209,10 @@ class Apem(FunnelModel):
 
     def forward(self, ids: Tensor) -> Prediction:
         """Predict from ids [B, W]."""
-        fields = self.embedding(ids)  # [B, F, D]
+        return to_prediction(self.head, self.logits(self.embedding(ids)))
+
+    def logits(self, fields: Tensor) -> Tensor:
+        """Map the vectors of the fields [B, F, D] to what the head reads [B, S]."""
         x, closed, former, history = fields, None, None, []
         for number, layer in enumerate(self.layers):
             if self.pattern == "selector":
@@ -222,7 +225,7 @@ class Apem(FunnelModel):
                 x, _, closed = self._represent(number, layer, fields, x, closed, None)
         patterns = self._read(x, history)  # [B, S, tower inputs]
         logits = [tower(pattern) for tower, pattern in zip(self.towers, patterns.unbind(1), strict=True)]
-        return to_prediction(self.head, torch.stack(logits, dim=1))
+        return torch.stack(logits, dim=1)
 
     def _represent(
         self, number: int, layer: nn.Module, fields: Tensor, x: Tensor, closed: Tensor | None, readers: Tensor | None
@@ -260,9 +263,12 @@ class Apem(FunnelModel):
 
     def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
         """Return z_l [B, K] of every layer for ids [B, W]."""
+        return self.gates_of(self.embedding(ids))
+
+    def gates_of(self, fields: Tensor) -> tuple[GateLayer, ...]:
+        """Return z_l [B, K] of every layer for the vectors of the fields [B, F, D]."""
         found: list[GateLayer] = []
-        fields = x = self.embedding(ids)  # [B, F, D]
-        closed = None
+        x, closed = fields, None
         for number, layer in enumerate(self.layers if self.gate != "none" else ()):
             found.append(GateLayer(f"layer {number + 1}", self.gates(number, fields, x)))
             x, _, closed = self._represent(number, layer, fields, x, closed, None)
@@ -272,15 +278,3 @@ class Apem(FunnelModel):
         """Return L_M and L_D of the paper, equation 21; without a weight there is no L_D."""
         dependence = Component(name="dependence", options={"sigma": self.sigma})
         return (Component(name="reach_bce"), *([dependence] if self.sigma else []))
-
-
-def _check_unused(because: str, **given: object) -> None:
-    """Refuse options that were set although another one leaves them without a meaning."""
-    defaults = inspect.signature(Apem).parameters
-    for option, value in given.items():
-        value = tuple(value) if isinstance(value, list) else value
-        if value != defaults[option].default:
-            raise ConfigError(
-                f"option '{option}' should keep its default {defaults[option].default!r} with {because}, where it has "
-                f"no meaning, received {value!r}"
-            )

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from funnelcast.dense_path import Cross
 from funnelcast.errors import ConfigError
 from funnelcast.experts import CgcLevel, own_counts
 from funnelcast.heads import Head, first_logits, to_prediction
@@ -23,27 +24,6 @@ from funnelcast.schema import Schema
 from funnelcast.space import Choice, IntegerRange, SearchSpace
 
 __all__ = ["DcnPleEsmm"]
-
-
-class Cross(nn.Module):
-    """One cross layer of DCN-V2: x_l = x_0 * (W x_{l-1} + b) + x_{l-1}, with W = U V of a given rank or full.
-
-    Shapes: x_0 and x_{l-1} [B, N] -> [B, N].
-    """
-
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__()
-        self.inner = nn.Linear(width, rank, bias=False) if rank else nn.Identity()  # V
-        self.outer = nn.Linear(rank or width, width)  # U, or the whole W
-        for module in (self.inner, self.outer):
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, first: Tensor, x: Tensor) -> Tensor:
-        """Cross the layer's input x [B, N] with the embedding `first` [B, N]."""
-        crossed: Tensor = first * self.outer(self.inner(x)) + x
-        return crossed
 
 
 @MODELS.register

@@ -30,6 +30,7 @@ __all__ = ["COMMON", "Search", "changes", "declared_space", "plan_search", "tuna
 # The paper's values are 1e-3, 1024 and 18 (section 4.1.4).
 COMMON: SearchSpace = {
     "train.learning_rate": LogUniform(3e-4, 1e-2, grid=(3e-4, 1e-3, 3e-3, 1e-2)),
+    "train.learning_rate_schedule": Choice("constant", "linear"),
     "train.batch_size": Choice(512, 1024, 2048),
     "model.width": Choice(8, 18, 32),
 }
@@ -86,7 +87,7 @@ def declared_space(model: str) -> dict[str, Parameter]:
 
     Example:
         >>> list(declared_space("single_task"))
-        ['train.learning_rate', 'train.batch_size', 'model.width', 'model.hidden']
+        ['train.learning_rate', 'train.learning_rate_schedule', 'train.batch_size', 'model.width', 'model.hidden']
     """
     registry = registry_of(model)
     own = {f"model.{option}": parameter for option, parameter in registry.get(model).search_space.items()}
