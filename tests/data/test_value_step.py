@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
+from tests.shop_on_disk import describe_shop, prepare_shop
 
 from funnelcast.data.description import Description, load_description
 from funnelcast.data.loader import Loader
@@ -30,20 +31,11 @@ STEPS: list[Any] = ["click", {"name": "spend", "kind": "value"}]
 
 
 def describe(source: Path, **changes: Any) -> Description:
-    data: dict[str, Any] = {
-        "name": "shop",
-        "source": {"files": [str(source)]},
-        "features": [{"name": "item"}],
-        "steps": STEPS,
-        "split": {"kind": "column", "column": "part"},
-    }
-    return Description.model_validate(data | changes)
+    return describe_shop(source, **{"steps": STEPS, **changes})
 
 
 def run(folder: Path, columns: dict[str, Any] | None = None, **changes: Any) -> Path:
-    pq.write_table(pa.table(ROWS | (columns or {})), folder / "rows.parquet")
-    prepare(describe(folder / "rows.parquet", **changes), folder / "out")
-    return folder / "out"
+    return prepare_shop(folder, **{"steps": STEPS, "columns": ROWS | (columns or {}), **changes})
 
 
 def test_labels_values_and_statistics_by_hand(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.losses.companions import logits, predict, rows
 from torch import Tensor
 
 from funnelcast.batch import Batch
@@ -19,19 +20,6 @@ from funnelcast.prediction import Prediction
 from funnelcast.schema import Schema
 
 MakeSchema = Callable[[int], Schema]
-
-
-def logits(*columns: list[float]) -> Tensor:
-    p = torch.tensor(columns).T
-    return torch.log(p) - torch.log1p(-p)
-
-
-def predict(x: Tensor, u: Tensor) -> Prediction:
-    return replace(Prediction.from_transitions(x), companion=u)
-
-
-def rows(labels: list[list[int]]) -> Batch:
-    return Batch.of(torch.zeros(len(labels), 1, dtype=torch.int32), torch.tensor(labels))
 
 
 FIRST, SECOND, TWIN = [0.5, 0.2, 0.1, 0.6], [0.7, 0.4, 0.9, 0.2], [0.3, 0.3, 0.2, 0.9]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.losses.companions import logits, predict, rows
 from torch import Tensor
 
 from funnelcast.batch import Batch
@@ -19,19 +19,6 @@ from funnelcast.prediction import Prediction
 from funnelcast.schema import Schema
 
 MakeSchema = Callable[[int], Schema]
-
-
-def logits(*columns: list[float]) -> Tensor:
-    p = torch.tensor(columns).T
-    return torch.log(p) - torch.log1p(-p)
-
-
-def predict(x: Tensor, u: Tensor) -> Prediction:
-    return replace(Prediction.from_transitions(x), companion=u)
-
-
-def rows(labels: list[list[int]]) -> Batch:
-    return Batch.of(torch.zeros(len(labels), 1, dtype=torch.int32), torch.tensor(labels))
 
 
 def cross(y: float, c: float) -> float:
