@@ -40,6 +40,7 @@ LAYERS = [
         "graph_head",
         "experts",
         "dense_path",
+        "ensemble",
         "ordered_fields",
         "transition_towers",
         "threads",

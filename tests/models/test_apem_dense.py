@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from funnelcast.batch import Batch
 from funnelcast.config import Component, Experiment, OptimizerConfig, TrainConfig
 from funnelcast.errors import ConfigError
-from funnelcast.models.apem_dense import ApemDense
+from funnelcast.models.apem_dense import ApemDense, Member
 from funnelcast.objective import objective
 from funnelcast.optimizers import build_optimizers
 from funnelcast.registry import LOSSES
@@ -38,10 +38,17 @@ def rows(ids: Tensor) -> Tensor:
     return torch.cat([ids[:, :1], age, ids[:, 1:], n], dim=1).int()
 
 
+def first(model: ApemDense) -> Member:
+    member = model.members[0]
+    assert isinstance(member, Member)
+    return member
+
+
 def expected_dense(model: ApemDense, schema: Schema, rows: Tensor) -> np.ndarray:
     """The logits of the dense paths [B, S] in numpy, every id and vector looked up by hand."""
     w = {name: value.double().numpy() for name, value in model.state_dict().items()}
-    table = w["apem.embedding.table" if model.apem else "table.table"]
+    w = {name.removeprefix("members.0."): value for name, value in w.items()}
+    table = w["apem.embedding.table" if "table.table" not in w else "table.table"]
     out = []
     for row in rows.tolist():
         item, age, *tags, page, hour, n = row
@@ -72,9 +79,9 @@ def test_formula(mixed: Schema, rows: Tensor, stir: Stir, patterns: bool) -> Non
     options = SIZES if patterns else {k: v for k, v in SIZES.items() if k != "inducing_points"}
     model = ApemDense(mixed, **options, patterns=patterns).double().eval()
     stir(model)
-    expected = expected_dense(model, mixed, rows)
-    if model.apem is not None:  # APEM itself is held to the paper's equations by its own test
-        apem = model.apem.logits(model.vectors(rows)).detach().numpy()
+    expected, member = expected_dense(model, mixed, rows), first(model)
+    if member.apem is not None:  # APEM itself is held to the paper's equations by its own test
+        apem = member.apem.logits(member.vectors(rows)).detach().numpy()
         assert np.ptp(apem, axis=0).min() > 1e-3
         expected = expected + apem
     prediction = model(rows)
@@ -84,8 +91,7 @@ def test_formula(mixed: Schema, rows: Tensor, stir: Stir, patterns: bool) -> Non
 def test_training_hides_the_vectors_of_large_fields_alone(mixed: Schema, rows: Tensor) -> None:
     model = ApemDense(mixed, **SIZES, id_dropout=1.0)
     seen: list[Tensor] = []
-    assert model.apem is not None
-    model.paths[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    first(model).paths[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     model.train()(rows)
     model.eval()(rows)
     hidden, whole = seen
@@ -98,7 +104,7 @@ def test_training_hides_the_vectors_of_large_fields_alone(mixed: Schema, rows: T
 def test_the_share_of_hidden_vectors_is_the_option(mixed: Schema, rows: Tensor) -> None:
     model = ApemDense(mixed, **SIZES, id_dropout=0.3)
     seen: list[Tensor] = []
-    model.paths[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    first(model).paths[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     model.train()(rows[:1].expand(4000, -1))
     shares = [(seen[0][:, part] == 0).all(dim=1).float().mean().item() for part in (slice(0, 4), slice(12, 16))]
     np.testing.assert_allclose(shares, 0.3, atol=4 * (0.21 / 4000) ** 0.5)
@@ -116,7 +122,7 @@ def test_every_parameter_is_trained(mixed: Schema, rows: Tensor, stir: Stir) -> 
 
 def test_ordered_fields_can_be_embedded_like_others(mixed: Schema, rows: Tensor) -> None:
     model = ApemDense(mixed, **SIZES, numbers=False)
-    assert len(model.embedding.table) == mixed.n_ids and model.numbers is None
+    assert len(first(model).embedding.table) == mixed.n_ids and first(model).numbers is None
     assert model(rows).reach.shape == (5, 3)
 
 
@@ -136,6 +142,30 @@ def test_gates_are_those_of_apem(mixed: Schema, rows: Tensor) -> None:
     assert model.curve_point() == {"gamma": pytest.approx(0.05)}
     without = ApemDense(mixed, patterns=False)
     assert without.gate_layers(rows) == () and without.curve_point() == {}
+
+
+def test_members_are_trained_apart_and_their_probabilities_averaged(mixed: Schema, rows: Tensor, stir: Stir) -> None:
+    labels = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    batch = Batch.of(rows, labels)
+    three = ApemDense(mixed, **SIZES, members=3, id_dropout=0.0, dropout=0.0).double()
+    stir(three)
+    alone = []
+    for member in three.members:
+        single = ApemDense(mixed, **SIZES, id_dropout=0.0, dropout=0.0).double()
+        first(single).load_state_dict(member.state_dict())
+        alone.append(single)
+    loss = LOSSES.create("reach_bce", mixed, options={})
+    objective([loss], three.train()(rows), batch).backward()
+    for single, member in zip(alone, three.members, strict=True):
+        objective([loss], single.train()(rows), batch).backward()
+        for own, shared in zip(first(single).parameters(), member.parameters(), strict=True):
+            assert own.grad is not None and shared.grad is not None
+            torch.testing.assert_close(3 * shared.grad, own.grad, rtol=1e-4, atol=1e-7)  # a third of the mean each
+    expected = torch.stack([single.eval()(rows).reach for single in alone]).mean(0)
+    torch.testing.assert_close(three.eval()(rows).reach, expected)
+    assert [layer.name for layer in three.gate_layers(rows)][:3] == [
+        *("member 1, layer 1", "member 1, layer 2", "member 2, layer 1"),
+    ]
 
 
 def test_deferred_adam_moves_what_adam_does(mixed: Schema, rows: Tensor) -> None:
@@ -168,6 +198,7 @@ def test_deferred_adam_moves_what_adam_does(mixed: Schema, rows: Tensor) -> None
     [
         ({"id_dropout": 1.5}, r"option 'id_dropout' should be a number in \[0, 1\], received 1.5"),
         ({"id_dropout": float("nan")}, "received nan"),
+        ({"members": 0}, "option 'members' should be a whole number >= 1, received 0"),
         ({"large_field": 1}, "option 'large_field' should be a whole number >= 2, received 1"),
         ({"paths": "none"}, "option 'paths' should be a known word, received 'none'"),
         ({"patterns": False, "layers": 3}, "option 'layers' should keep its default 2 with patterns = false"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from funnelcast.dense_path import DensePath
+from funnelcast.ensemble import mean_of_losses, mean_of_probabilities
 from funnelcast.errors import ConfigError
 from funnelcast.gates import GateLayer
 from funnelcast.heads import Head, first_logits, to_prediction
@@ -59,6 +61,77 @@ class HideIds(nn.Module):
         return vectors.index_copy(1, self.fields, torch.where(hidden[:, :, None], self.unknown, known))
 
 
+class Member(nn.Module):
+    """The logits of one member: APEM on the categories and the dense paths.
+
+    Args:
+        schema: the fields and the funnel.
+        width: D.
+        numbers: whether ordered fields are numbers.
+        hidden_share: q.
+        large_field: number of ids from which on a single-valued field is large.
+        apem: options of APEM, or None for none.
+        dense: options of every dense path.
+        starts: of each path, the first log-odds of its outputs.
+
+    Shapes: ids [B, W] -> logits [B, S].
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        width: int,
+        numbers: bool,
+        hidden_share: float,
+        large_field: int,
+        apem: dict[str, Any] | None,
+        dense: dict[str, Any],
+        starts: Sequence[Sequence[float]],
+    ) -> None:
+        super().__init__()
+        embedded, columns, ordered = split_fields(schema) if numbers else (schema, tuple(range(schema.width)), ())
+        # The dense paths hold the first log-odds; APEM's loss on dependence is not part of this model.
+        self.apem = None if apem is None else Apem(embedded, width=width, selector_input="fields", sigma=0.0, **apem)
+        if self.apem is None:
+            self.table = FeatureEmbedding(embedded, width)
+        else:
+            for tower in self.apem.towers:
+                nn.init.zeros_(cast(Tower, tower).output.bias)
+        self.embedding.read_from(columns)
+        self.numbers = OrderedFields(schema) if ordered else None
+        large = [i for i, f in enumerate(embedded.fields) if f.size >= large_field and f.max_length == 1]
+        places = [columns[embedded.columns[i]] for i in large]
+        self.hide = HideIds(large, places, width, hidden_share) if large else None
+        n_inputs = embedded.n_fields * width + (self.numbers.n_outputs if self.numbers else 0)
+        self.paths = nn.ModuleList(DensePath(n_inputs, starts=start, **dense) for start in starts)
+
+    @property
+    def embedding(self) -> FeatureEmbedding:
+        """The one table of vectors, which APEM and the dense paths share."""
+        return self.table if self.apem is None else self.apem.embedding
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """Look up the categories of ids [B, W], hidden ones replaced: [B, C, D]."""
+        vectors: Tensor = self.embedding(ids)
+        if self.hide is not None:
+            vectors = self.hide(ids, vectors)
+        return vectors
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids [B, W] to logits [B, S]."""
+        vectors = self.vectors(ids)  # [B, C, D]
+        first = vectors.flatten(1)
+        if self.numbers is not None:
+            first = torch.cat([first, self.numbers(ids)], dim=1)  # [B, C*D + 2N]
+        logits = torch.cat([path(first) for path in self.paths], dim=1)  # [B, S]
+        return logits if self.apem is None else logits + self.apem.logits(vectors)
+
+    def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
+        """Return APEM's gates z_l [B, K] of every layer for ids [B, W]."""
+        return () if self.apem is None else self.apem.gates_of(self.vectors(ids))
+
+
 @MODELS.register
 class ApemDense(FunnelModel):
     """APEM-Dense, ours after the APEM paper: logits of APEM on the categories plus those of a dense path a step.
@@ -89,9 +162,11 @@ class ApemDense(FunnelModel):
         cross_rank: rank of the cross matrices, >= 0; 0 is the full matrix.
         dense_hidden: widths of the dense MLP's layers.
         dropout: share of its units dropped after each layer in training, in [0, 1).
+        members: number of models of this kind, >= 1, that share nothing; each is trained by a loss of its own, and p_i
+            is the mean of theirs.
         patterns: whether there is APEM beside the dense paths; without it the next three have no meaning.
         inducing_points: K >= 1 of APEM.
-        heads: M >= 1 of APEM.
+        heads: heads >= 1 of APEM.
         layers: L >= 1 of APEM.
         head: what the logits stand for: `reach`, `transition` or `monotone` (`funnelcast.heads`).
 
@@ -118,6 +193,7 @@ class ApemDense(FunnelModel):
         "apem_dense_without_id_dropout": {"id_dropout": 0.0},
         "apem_dense_without_dropout": {"dropout": 0.0},
         "apem_dense_shared_path": {"paths": "shared"},
+        "apem_dense_three": {"members": 3},
     }
 
     search_space: ClassVar[SearchSpace] = {
@@ -142,6 +218,7 @@ class ApemDense(FunnelModel):
         cross_rank: int = 64,
         dense_hidden: tuple[int, ...] = (256, 64),
         dropout: float = 0.3,
+        members: int = 1,
         patterns: bool = True,
         inducing_points: int = 16,
         heads: int = 2,
@@ -150,68 +227,52 @@ class ApemDense(FunnelModel):
     ) -> None:
         super().__init__(schema)
         check_choice("paths", paths, Paths)
+        check_at_least(1, members=members)
         check_at_least(2, large_field=large_field)
         if not 0.0 <= id_dropout <= 1.0:
             raise ConfigError(f"option 'id_dropout' should be a number in [0, 1], received {id_dropout!r}")
+        apem = {"inducing_points": inducing_points, "heads": heads, "layers": layers}
         if not patterns:
-            unused = {"inducing_points": inducing_points, "heads": heads, "layers": layers}
-            check_unused(ApemDense, "patterns = false", **unused)
+            check_unused(ApemDense, "patterns = false", **apem)
         self.head = head
-        embedded, columns, ordered = split_fields(schema) if numbers else (schema, tuple(range(schema.width)), ())
-        options: dict[str, Any] = {"inducing_points": inducing_points, "heads": heads, "layers": layers, "head": head}
-        # The dense paths hold the first log-odds; APEM's loss on dependence is not part of this model.
-        self.apem = Apem(embedded, width=width, selector_input="fields", sigma=0.0, **options) if patterns else None
-        if self.apem is None:
-            self.table = FeatureEmbedding(embedded, width)
-        else:
-            for tower in self.apem.towers:
-                nn.init.zeros_(cast(Tower, tower).output.bias)
-        self.embedding.read_from(columns)
-        self.numbers = OrderedFields(schema) if ordered else None
-        large = [i for i, f in enumerate(embedded.fields) if f.size >= large_field and f.max_length == 1]
-        places = [columns[embedded.columns[i]] for i in large]
-        self.hide = HideIds(large, places, width, id_dropout) if large else None
-        n_inputs = embedded.n_fields * width + (self.numbers.n_outputs if self.numbers else 0)
         starts = first_logits(schema, head)
-        self.paths = nn.ModuleList(
-            DensePath(
-                n_inputs, crosses=cross_layers, rank=cross_rank, hidden=dense_hidden, dropout=dropout, starts=start
+        dense = {"crosses": cross_layers, "rank": cross_rank, "hidden": dense_hidden, "dropout": dropout}
+        self.members = nn.ModuleList(
+            Member(
+                schema,
+                width=width,
+                numbers=numbers,
+                hidden_share=id_dropout,
+                large_field=large_field,
+                apem=apem | {"head": head} if patterns else None,
+                dense=dense,
+                starts=[starts] if paths == "shared" else [[start] for start in starts],
             )
-            for start in ([starts] if paths == "shared" else [[start] for start in starts])
+            for _ in range(members)
         )
-
-    @property
-    def embedding(self) -> FeatureEmbedding:
-        """The one table of vectors, which APEM and the dense paths share."""
-        return self.table if self.apem is None else self.apem.embedding
-
-    def vectors(self, ids: Tensor) -> Tensor:
-        """Look up the categories of ids [B, W], hidden ones replaced: [B, C, D]."""
-        vectors: Tensor = self.embedding(ids)
-        if self.hide is not None:
-            vectors = self.hide(ids, vectors)
-        return vectors
 
     def forward(self, ids: Tensor) -> Prediction:
         """Predict from ids [B, W]."""
-        vectors = self.vectors(ids)  # [B, C, D]
-        first = vectors.flatten(1)
-        if self.numbers is not None:
-            first = torch.cat([first, self.numbers(ids)], dim=1)  # [B, C*D + 2N]
-        logits = torch.cat([path(first) for path in self.paths], dim=1)  # [B, S]
-        if self.apem is not None:
-            logits = logits + self.apem.logits(vectors)
-        return to_prediction(self.head, logits)
+        found = [to_prediction(self.head, member(ids)) for member in self.members]
+        return mean_of_losses(found) if self.training else mean_of_probabilities(found)
 
     def set_progress(self, fraction: float) -> None:
         """Set APEM's gamma by its schedule."""
-        if self.apem is not None:
-            self.apem.set_progress(fraction)
+        for apem in self._apems():
+            apem.set_progress(fraction)
 
     def curve_point(self) -> dict[str, float]:
-        """Return APEM's gamma."""
-        return {} if self.apem is None else self.apem.curve_point()
+        """Return APEM's gamma, the same in all members."""
+        return self._apems()[0].curve_point() if self._apems() else {}
 
     def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
-        """Return APEM's gates z_l [B, K] of every layer for ids [B, W]."""
-        return () if self.apem is None else self.apem.gates_of(self.vectors(ids))
+        """Return APEM's gates z_l [B, K] of every layer for ids [B, W], member after member."""
+        found: list[GateLayer] = []
+        for number, member in enumerate(self.members, start=1):
+            prefix = f"member {number}, " if len(self.members) > 1 else ""
+            found += [replace(layer, name=prefix + layer.name) for layer in cast(Member, member).gate_layers(ids)]
+        return tuple(found)
+
+    def _apems(self) -> list[Apem]:
+        """The members' APEM, if they have one."""
+        return [member.apem for member in self.members if isinstance(member, Member) and member.apem is not None]
