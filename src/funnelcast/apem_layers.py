@@ -134,7 +134,7 @@ def read(y: Tensor, readers: Tensor, closed: Tensor | None) -> Tensor:
     if closed is None and attention_usable(y, readers.shape[1]):
         return read_patterns(y, readers)
     # Tokens last: a softmax over the last dimension is several times faster, and so is a product that writes long rows.
-    scores = full_precision(torch.bmm(readers.t().expand(len(y), -1, -1), y.transpose(1, 2)))  # [B, Q, K]
+    scores = full_precision(torch.bmm(readers.t().expand(y.shape[0], -1, -1), y.transpose(1, 2)))  # [B, Q, K]
     return torch.bmm(hide(scores, None if closed is None else closed[:, None]).softmax(dim=-1), y)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from funnelcast.calibration import Calibration
 from funnelcast.data.encode import Encoders
-from funnelcast.data.shards import ids_matrix
+from funnelcast.data.ids import ids_matrix
 from funnelcast.errors import ConfigError, DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device
 from funnelcast.prediction import Prediction
