@@ -90,6 +90,8 @@ LAYERS = [
         "tracking",
         "published",
     ],
+    ["serving"],
+    ["export"],
     ["cli"],
     ["__main__"],
 ]
@@ -144,6 +146,8 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.tracking.mlflow",
         "import funnelcast.calibration",
         "import funnelcast.calibration_fit",
+        "import funnelcast.serving",
+        "import funnelcast.cli.export",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

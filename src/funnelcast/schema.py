@@ -250,6 +250,17 @@ def value_column(step: str) -> str:
     return f"value.{step}"
 
 
+def score_columns(schema: Schema) -> list[str]:
+    """Name the columns of scores: `reach_<step>`, `transition_<step>`, and `value_<step>` of a value.
+
+    Args:
+        schema: the funnel.
+    """
+    names = [f"{word}_{step}" for step in schema.step_names for word in ("reach", "transition")]
+    step = schema.value_step
+    return names if step is None else [*names, f"value_{step.name}"]
+
+
 def true_reach_column(step: str) -> str:
     """Name of the shard column that holds the true reach of simulated data."""
     return f"truth.reach.{step}"
