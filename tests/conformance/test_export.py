@@ -23,14 +23,15 @@ from funnelcast.serving.contract import output_shapes
 from funnelcast.serving.onnx_file import check_onnx_file
 
 MakeSchema = Callable[..., Schema]
-SMALL = {"layers": 2, "inducing_points": 5, "hidden": (6, 3)}
+SMALL: dict[str, Any] = {"layers": 2, "inducing_points": 5, "hidden": (6, 6), "bottom": (6,)}
 
 
 def small_options(name: str) -> dict[str, Any]:
     """Sizes that a model takes, unless another option of a variant leaves them without a meaning."""
     preset, known = MODELS.preset(name), MODELS.options(name)
     fixed = "representation" in preset or preset.get("patterns") is False
-    return {key: value for key, value in SMALL.items() if key in known and not (fixed and key != "hidden")}
+    options = {key: value for key, value in SMALL.items() if key in known and not (fixed and key != "hidden")}
+    return options | ({"dropout": 0.1} if name == "aitm" else {})  # by default one a hidden layer
 
 
 def rows_of(schema: Schema) -> torch.Tensor:
@@ -53,8 +54,8 @@ def check(model: FunnelModel, schema: Schema) -> None:
     for rows in (slice(None), slice(3, 4)):
         for name, part in zip(names, session.run(names, {"ids": ids[rows].numpy()}), strict=True):
             wanted = expected[name][rows].numpy()
-            tolerance = 1e-3 if name.startswith("log_odds") else 1e-5
-            np.testing.assert_allclose(part, wanted, rtol=1e-5, atol=tolerance, err_msg=name)
+            relative, absolute = (1e-4, 1e-3) if name.startswith("log_odds") else (1e-5, 1e-5)
+            np.testing.assert_allclose(part, wanted, rtol=relative, atol=absolute, err_msg=name)
     assert expected[names[0]].std() > 1e-4
 
 
@@ -78,7 +79,7 @@ def test_every_head_stays_exact_far_out(head: str, scale: float, make_schema: Ma
     """Probabilities next to 0 and 1, where functions in log space lose their digits first."""
     schema = make_schema(3)
     torch.manual_seed(0)
-    model = MODELS.create("shared_bottom", schema, options={"hidden": (6,), "head": head})
+    model = MODELS.create("shared_bottom", schema, options={"bottom": (6,), "head": head})
     with torch.no_grad():
         for parameter in model.towers.parameters():
             parameter.mul_(scale)

@@ -47,8 +47,11 @@ def golden_rows(encoders: Encoders, schema: Schema, score: Callable[[Ids], Score
     rows = [dict.fromkeys(columns)]
     rows += [{name: values[k] for name, values in columns.items()} for k in (1, 2, 3)]
     for row in range(USUAL_ROWS):
-        # Columns take steps of unlike lengths, so that values meet in many combinations.
-        picks = {name: (row * (place + 1)) % len(v.usual) for place, (name, v) in enumerate(columns.items())}
+        # Every value of a column comes in its turn, each time beside others of the columns next to it.
+        picks = {
+            name: (row + place * (1 + row // len(values.usual))) % len(values.usual)
+            for place, (name, values) in enumerate(columns.items())
+        }
         rows.append({name: columns[name].usual[pick] for name, pick in picks.items()})
     raw = pa.Table.from_pylist(rows, schema=pa.schema([(name, values.kind) for name, values in columns.items()]))
     ids = np.concatenate([ids_matrix(encoders.encode(raw), schema), _drawn_ids(schema)])
