@@ -22,6 +22,7 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ArtifactError, ConfigError, UnknownNameError
 from funnelcast.export import export_run
 from funnelcast.export.golden import golden_rows
+from funnelcast.export.program import to_program
 from funnelcast.files import sha256
 from funnelcast.predict import Predictor
 from funnelcast.run import Run
@@ -236,16 +237,12 @@ def test_a_weight_that_is_no_number_is_refused(run: Run, tmp_path: Path, monkeyp
 
 
 def test_a_model_that_scores_otherwise_is_no_bundle(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from funnelcast.export import onnx
-
-    honest = onnx.to_program
-
     def falsified(model: Any, **options: Any) -> Any:
         with torch.no_grad():
             next(reversed([*model.parameters()])).add_(0.01)
-        return honest(model, **options)
+        return to_program(model, **options)
 
-    monkeypatch.setattr(onnx, "to_program", falsified)
+    monkeypatch.setattr("funnelcast.export.onnx.to_program", falsified)
     with pytest.raises(ArtifactError, match=r"golden.json: row 0 should have the reach .* within 1e-05, received"):
         export_run(run, "onnx", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -24,7 +24,11 @@ from funnelcast.serving import Bundle
 from funnelcast.serving.golden import TOLERANCE
 
 Change = Callable[[Path], object]
-RAW = {"item": ["item 3", None, "new"], "tags": [["red"], [], ["grey", "red", "blue"]], "page": ["home", None, "x"]}
+RAW: dict[str, list[Any]] = {
+    "item": ["item 3", None, "new"],
+    "tags": [["red"], [], ["grey", "red", "blue"]],
+    "page": ["home", None, "x"],
+}
 
 
 @pytest.fixture
@@ -267,7 +271,7 @@ def shift(record: Any, name: str, row: int, amount: float) -> None:
         (lambda g: g["types"].pop("item"), "golden.json: should hold raw rows of the encoders, received"),
         (lambda g: g.update(ids=[]), "golden.json: 'ids' should be"),
         (lambda g: g["reach"].pop(), "'reach' should be"),
-        (lambda g: g.update(value=[1.0]), "'value' should be"),
+        (lambda g: g.update(value=[1.0]), "should hold ids, reach, transition, received ids, reach, transition, value"),
         (lambda g: g.update(format=7), "golden.json: format should be 1, received 7"),
     ],
 )

@@ -11,7 +11,7 @@ from funnelcast.calibration import Calibration, StepMap
 from funnelcast.errors import ArtifactError
 from funnelcast.schema import Field, Schema, Step, StepValue
 from funnelcast.serving.contract import output_shapes
-from funnelcast.serving.scorer import Outputs, finish
+from funnelcast.serving.scorer import Floats, finish
 
 VALUE = StepValue(mean=12.0, log_mean=2.0, log_std=1.0)
 STEPS = (Step(name="a", reach_rate=0.5, transition_rate=0.5), Step(name="b", reach_rate=0.2, transition_rate=0.4))
@@ -20,7 +20,7 @@ VALUED = PLAIN.model_copy(update={"steps": (STEPS[0], STEPS[1].model_copy(update
 PATH = Path("model.onnx")
 
 
-def outputs(**parts: list[float]) -> Outputs:
+def outputs(**parts: list[float]) -> dict[str, Floats]:
     return {name: np.array(values, np.float32) for name, values in parts.items()}
 
 

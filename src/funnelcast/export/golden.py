@@ -116,4 +116,5 @@ def _several(values: _Values, multi: Multi) -> _Values:
         kind = pa.list_(values.kind)
     else:
         made, kind = [multi.separator.join(map(str, cell)) for cell in cells], pa.string()
-    return _Values(kind, *made[:3], made[3:])
+    unknown, high, low, *usual = made
+    return _Values(kind, unknown, high, low, usual)

@@ -65,14 +65,19 @@ class Golden:
             value = None if record["value"] is None else np.array(record["value"], np.float32)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
             raise ArtifactError(f"{path}: should be golden rows, received: {error!r}") from error
-        found = {"ids": ids.shape, "reach": reach.shape, "transition": transition.shape}
-        wanted = {"ids": (len(ids), schema.width)} | dict.fromkeys(("reach", "transition"), (len(ids), schema.n_steps))
-        if schema.value_step is not None or value is not None:
-            found["value"] = () if value is None else value.shape
-            wanted["value"] = (len(ids),) if schema.value_step is not None else ()
-        for name, shape in found.items():
-            if shape != wanted[name] or not len(ids):
-                raise ArtifactError(f"{path}: '{name}' should be [{wanted[name]}], received {shape}")
+        wanted: dict[str, tuple[int, ...]] = {
+            "ids": (schema.width,),
+            "reach": (schema.n_steps,),
+            "transition": (schema.n_steps,),
+        }
+        found = {"ids": ids, "reach": reach, "transition": transition} | ({} if value is None else {"value": value})
+        wanted |= {} if schema.value_step is None else {"value": ()}
+        if found.keys() != wanted.keys():
+            raise ArtifactError(f"{path}: should hold {', '.join(wanted)}, received {', '.join(found)}")
+        for name, part in found.items():
+            if part.shape != (len(ids), *wanted[name]) or not len(ids):
+                expected = [len(ids) or "rows", *wanted[name]]
+                raise ArtifactError(f"{path}: '{name}' should be {expected}, received {list(part.shape)}")
         return cls(raw, ids, Scored(reach, transition, value))
 
     def check(self, path: Path, encoders: Encoders, schema: Schema, score: Callable[[Ids], Scored]) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from funnelcast.errors import ArtifactError, choices
 from funnelcast.files import check_sha256, read_json, sha256, write_json
@@ -22,6 +22,18 @@ _KIND = "the manifest of a bundle"
 _LARGEST_MANIFEST, _LARGEST_FILE = 1 << 20, 2**31  # bytes
 
 
+class FileRecord(NamedTuple):
+    """What a file should be.
+
+    Args:
+        size: its bytes.
+        sha256: its checksum.
+    """
+
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle consists of.
@@ -30,14 +42,14 @@ class Manifest:
         target: `onnx` or `torch`.
         name: of the experiment.
         run_sha256: checksum of the run's fitted files.
-        files: name -> size in bytes and checksum.
+        files: by name.
         made_by: versions of the packages that wrote it.
     """
 
     target: str
     name: str
     run_sha256: str
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileRecord]
     made_by: dict[str, str]
 
     @property
@@ -62,13 +74,14 @@ class Manifest:
             made_by: as above.
         """
         paths = [folder / file for file in sorted(FILES) if (folder / file).exists()]
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+        files = {path.name: FileRecord(path.stat().st_size, sha256(path)) for path in paths}
         return cls(target, name, run_sha256, files, made_by)
 
     def write(self, folder: Path) -> None:
         """Write the manifest beside the files."""
         record = {"target": self.target, "name": self.name, "run_sha256": self.run_sha256, "made_by": self.made_by}
-        write_json(folder / MANIFEST, {"format": FORMAT, **record, "files": self.files})
+        files = {name: {"bytes": file.size, "sha256": file.sha256} for name, file in self.files.items()}
+        write_json(folder / MANIFEST, {"format": FORMAT, **record, "files": files})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -87,8 +100,7 @@ class Manifest:
         record = read_json(path, _KIND, "target", "name", "run_sha256", "files", "made_by", version=FORMAT)
         try:
             files = {
-                str(name): {"bytes": int(file["bytes"]), "sha256": str(file["sha256"])}
-                for name, file in record["files"].items()
+                str(name): FileRecord(int(file["bytes"]), str(file["sha256"])) for name, file in record["files"].items()
             }
             made_by = {str(name): str(version) for name, version in record["made_by"].items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -100,9 +112,9 @@ class Manifest:
         manifest._check_names(path)
         for name, file in files.items():
             _check_plain(folder / name, "a file of the bundle")
-            _check_length(folder / name, file["bytes"])
+            _check_length(folder / name, file.size)
             if name != manifest.model_file:
-                check_sha256(folder / name, file["sha256"])
+                check_sha256(folder / name, file.sha256)
         return manifest
 
     def read_model(self, folder: Path) -> bytes:
@@ -116,8 +128,8 @@ class Manifest:
         """
         path = folder / self.model_file
         with path.open("rb") as file:
-            data = file.read(self.files[path.name]["bytes"] + 1)
-        found, expected = hashlib.sha256(data).hexdigest(), self.files[path.name]["sha256"]
+            data = file.read(self.files[path.name].size + 1)
+        found, expected = hashlib.sha256(data).hexdigest(), self.files[path.name].sha256
         if found != expected:
             raise ArtifactError(f"{path}: has changed or is damaged: sha256 should be {expected}, received {found}")
         return data
@@ -131,7 +143,7 @@ class Manifest:
         _check_complete(path, self.files, (*_ALWAYS, self.model_file))
 
 
-def _check_complete(path: Path, files: dict[str, dict[str, Any]], wanted: Sequence[str]) -> None:
+def _check_complete(path: Path, files: Collection[str], wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in files]
     if missing:
         raise ArtifactError(f"{path}: should list '{missing[0]}', received {', '.join(sorted(files)) or 'no file'}")

@@ -17,7 +17,7 @@ from funnelcast.schema import Schema, score_columns
 from funnelcast.serving.contract import INPUT, LOG_MEAN_VALUE, LOG_ODDS, output_shapes
 from funnelcast.serving.onnx_file import check_onnx_file
 
-__all__ = ["ROWS", "OnnxScorer", "Outputs", "Scored", "Scorer", "finish"]
+__all__ = ["ROWS", "Floats", "OnnxScorer", "Outputs", "Scored", "Scorer", "finish"]
 
 ROWS = 256  # rows of a call of ONNX Runtime: what it holds between operators stays in a core's cache
 Floats = NDArray[np.float32]
