@@ -63,6 +63,18 @@ def checksums(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in folder.glob("part-*.parquet")}
 
 
+def scored_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many rows every call of a bundle scores."""
+    honest, sizes = Bundle.score, []
+
+    def noted(self: Bundle, table: pa.Table) -> Any:
+        sizes.append(table.num_rows)
+        return honest(self, table)
+
+    monkeypatch.setattr(Bundle, "score", noted)
+    return sizes
+
+
 def test_rows_keep_their_order_and_their_scores(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     assert score(bundle, folder, out, keep=["key", "page"]) == 340
@@ -106,8 +118,8 @@ def test_a_run_that_stopped_goes_on_where_it_was(
     assert names(tmp_path / "out") == ["_PLAN.json", "part-00000.parquet", "part-00001.parquet"]
     assert not list((tmp_path / "out").glob(".part*"))
     (tmp_path / "out" / ".part-00002.1.tmp").write_bytes(b"left by a process that was killed")
-    done: list[int] = []
-    monkeypatch.setattr(Bundle, "score", lambda self, table: (done.append(table.num_rows), honest(self, table))[1])
+    monkeypatch.setattr(Bundle, "score", honest)
+    done = scored_pieces(monkeypatch)
     score(bundle, folder, tmp_path / "out")
     assert sum(done) == 340 - 160
     assert checksums(tmp_path / "out") == checksums(tmp_path / "whole")
@@ -153,8 +165,7 @@ def test_one_file_and_no_rows(bundle: Bundle, folder: Path, tmp_path: Path) -> N
 def test_memory_holds_a_piece_and_not_a_file(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, sizes = Bundle.score, []
-    monkeypatch.setattr(Bundle, "score", lambda self, table: (sizes.append(table.num_rows), honest(self, table))[1])
+    sizes = scored_pieces(monkeypatch)
     score(bundle, folder, tmp_path / "out")
     assert max(sizes) <= 30
 

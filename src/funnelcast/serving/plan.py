@@ -87,7 +87,9 @@ class Plan:
         paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
         if not paths:
             raise ConfigError(f"{source}: should hold files named *.parquet, received none")
-        files, schemas, parts = [], [], []
+        files: list[SourceFile] = []
+        schemas: list[pa.Schema] = []
+        parts: list[Part] = []
         for number, path in enumerate(paths):
             metadata, digest = _footer(path)
             files.append(SourceFile(path.name, path.stat().st_size, metadata.num_rows, digest))
