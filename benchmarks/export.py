@@ -3,8 +3,8 @@
     python -m benchmarks.export
 
 PyTorch runs in processes of its own, with our compiled layers and without (`FUNNELCAST_NATIVE=off`); ONNX Runtime in
-one without PyTorch. Sizes are the paper's, K = 64 and L = 4. Fields have 1,000 ids each: the embeddings of Ali-CCP would
-make the file 110 MB and leave the layers as they are.
+one without PyTorch. Sizes are the paper's, K = 64 and L = 4. Fields have 1,000 ids each: the embeddings of Ali-CCP
+would make the file 110 MB and leave the layers as they are.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
-from funnelcast.files import sha256
+from funnelcast.files import json_sha256, sha256
 from funnelcast.run import Run
 from funnelcast.train import fit
 
@@ -32,11 +32,13 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def sign(bundle: Path, *names: str) -> None:
-    """Write the size and checksum of changed files into a bundle's manifest, as its maker would."""
+    """Write size and checksum of changed files into a bundle's manifest, and its own, as its maker would."""
 
     def enter(manifest: Any) -> None:
         for name in names:
             path = bundle / name
             manifest["files"][name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        signed = {key: value for key, value in manifest.items() if key not in ("format", "sha256")}
+        manifest["sha256"] = json_sha256(signed)
 
     edit_json(bundle / "manifest.json", enter)

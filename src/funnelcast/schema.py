@@ -198,6 +198,8 @@ class Schema(Frozen):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ArtifactError(f"{path}: should be a schema file, but does not exist") from error
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path}: should be a schema file, received damaged text: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "(top level)"

@@ -13,7 +13,6 @@ README.md         the model card
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from funnelcast.calibration import Calibration
 from funnelcast.data.encode import Encoders
 from funnelcast.data.ids import Ids, ids_matrix
 from funnelcast.errors import ArtifactError
+from funnelcast.files import sha256
 from funnelcast.schema import Schema
 from funnelcast.serving.golden import Golden
 from funnelcast.serving.manifest import MANIFEST, Manifest
@@ -42,6 +42,9 @@ class Bundle:
         calibration: applied to the model's log-odds, or None.
         golden: rows with their scores.
         scorer: the exported model.
+
+    Attributes:
+        version: twelve digits of the manifest's checksum, and so of all files: what a score can be traced back by.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Bundle:
     ) -> None:
         self.folder, self.manifest, self.schema, self.encoders = folder, manifest, schema, encoders
         self.calibration, self.golden, self._scorer = calibration, golden, scorer
+        self.version = sha256(folder / MANIFEST)[:12]
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> Bundle:
@@ -82,11 +86,6 @@ class Bundle:
         bundle = open_bundle(folder, manifest, scorer)
         bundle.verify()
         return bundle
-
-    @property
-    def version(self) -> str:
-        """Twelve digits of the manifest's checksum, and so of all files: what a score can be traced back by."""
-        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()[:12]
 
     def encode(self, table: pa.Table) -> Ids:
         """Encode raw rows as ids [B, W].

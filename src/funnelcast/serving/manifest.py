@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from funnelcast.errors import ArtifactError, choices
-from funnelcast.files import check_sha256, read_json, sha256, write_json
+from funnelcast.files import check_sha256, json_sha256, read_json, sha256, write_json
 
 __all__ = ["FILES", "FORMAT", "MANIFEST", "MODEL_FILES", "Manifest"]
 
@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 MODEL_FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
 _ALWAYS = ("schema.json", "encoders.json", "golden.json", "README.md")
 FILES = (*_ALWAYS, "calibration.json", *MODEL_FILES.values())
+_SIGNED = ("target", "name", "run_sha256", "made_by", "files")
 _KIND = "the manifest of a bundle"
 _LARGEST_MANIFEST, _LARGEST_FILE = 1 << 20, 2**31  # bytes
 
@@ -81,7 +82,8 @@ class Manifest:
         """Write the manifest beside the files."""
         record = {"target": self.target, "name": self.name, "run_sha256": self.run_sha256, "made_by": self.made_by}
         files = {name: {"bytes": file.size, "sha256": file.sha256} for name, file in self.files.items()}
-        write_json(folder / MANIFEST, {"format": FORMAT, **record, "files": files})
+        signed = {**record, "files": files}
+        write_json(folder / MANIFEST, {"format": FORMAT, **signed, "sha256": json_sha256(signed)})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -97,7 +99,12 @@ class Manifest:
         path = folder / MANIFEST
         _check_plain(path, _KIND)
         _check_size(path, _LARGEST_MANIFEST)
-        record = read_json(path, _KIND, "target", "name", "run_sha256", "files", "made_by", version=FORMAT)
+        record = read_json(path, _KIND, *_SIGNED, "sha256", version=FORMAT)
+        found = json_sha256({key: record[key] for key in _SIGNED})
+        if found != record["sha256"]:
+            raise ArtifactError(
+                f"{path}: has changed or is damaged: sha256 should be {record['sha256']}, received {found}"
+            )
         try:
             files = {
                 str(name): FileRecord(int(file["bytes"]), str(file["sha256"])) for name, file in record["files"].items()

@@ -23,6 +23,7 @@ _TENSORS, _GRAPHS = (5, 10), (6, 11)  # of an attribute
 _DATA_TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 2, 4, 8, 9, 10, 13, 14  # of a tensor
 _FLOATING = {1: np.float32, 10: np.float16, 11: np.float64}  # data types
 _DOMAINS = {b"", b"ai.onnx"}
+_DEEPEST = 8
 
 
 def check_onnx_file(path: Path, data: bytes) -> None:
@@ -87,7 +88,9 @@ def _messages(fields: list[tuple[int, memoryview | int]], *numbers: int) -> list
     return [value for number, value in fields if number in numbers and isinstance(value, memoryview)]
 
 
-def _check_graph(path: Path, graph: memoryview) -> None:
+def _check_graph(path: Path, graph: memoryview, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise ArtifactError(f"{path}: should have graphs within graphs at most {_DEEPEST} deep, received more")
     parts = _fields(graph)
     if _messages(parts, _SPARSE):
         raise ArtifactError(f"{path}: should have dense weights, received a sparse one")
@@ -105,7 +108,7 @@ def _check_graph(path: Path, graph: memoryview) -> None:
             for tensor in _messages(inner, *_TENSORS):
                 _check_tensor(path, tensor)
             for part in _messages(inner, *_GRAPHS):
-                _check_graph(path, part)
+                _check_graph(path, part, depth + 1)
 
 
 def _check_tensor(path: Path, tensor: memoryview) -> None:
