@@ -77,9 +77,10 @@ def test_a_bundle_holds_what_its_manifest_says(run: Run, tmp_path: Path) -> None
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]  # nothing temporary stays
 
 
-def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path, target: str) -> None:
     for name in "ab":
-        export_run(run, "onnx", tmp_path / name)
+        export_run(run, target, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
@@ -186,6 +187,16 @@ def test_torch_program_scores_the_same(run: Run, prepared: Path, tmp_path: Path)
     torch.testing.assert_close(found[2], expected.reach[:, 1], rtol=1e-6, atol=1e-7)
     with pytest.raises(ArtifactError, match="should be a bundle of the target 'onnx', received 'torch'"):
         Bundle.load(tmp_path / "bundle")
+
+
+def test_programs_run_where_there_are_no_operators_of_ours(prepared: Path, tmp_path: Path) -> None:
+    """APEM's layers have compiled operators here; a file that needs them would be of no use elsewhere."""
+    run = train_run(tmp_path / "run", prepared, "apem", layers=2, inducing_points=3, width=4)
+    for target in ("onnx", "torch"):
+        assert export_run(run, target, tmp_path / target) < 1e-5
+    program = torch.export.load(tmp_path / "torch" / "model.pt2")
+    assert not [node for node in program.graph.nodes if "funnelcast" in str(node.target)]
+    check_like_predict(run, tmp_path / "onnx", RAW)
 
 
 def test_an_unfinished_run_is_refused(run: Run, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from funnelcast.errors import ArtifactError
 from funnelcast.export.decompositions import DECOMPOSITIONS
 from funnelcast.layers import FunnelModel
+from funnelcast.native import without_operators
 
 __all__ = ["LARGEST_BATCH", "ScoringModel", "quiet", "to_program"]
 
@@ -80,7 +81,7 @@ def to_program(model: FunnelModel, *, calibrated: bool, portable: bool) -> torch
     example = torch.zeros(3, model.schema.width, dtype=torch.int32)
     rows = torch.export.Dim("rows", min=1, max=LARGEST_BATCH)
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), without_operators(), quiet():
             program = torch.export.export(scoring, (example,), dynamic_shapes=({0: rows},), strict=False)
             if portable:
                 table = torch.export.default_decompositions()

@@ -61,14 +61,10 @@ def gpu_state() -> Gpu:
 def attention_usable(x: Tensor, queries: int = 1) -> bool:
     """Say whether `asrg` and `read_patterns` take these tokens: float32, where there are kernels for them.
 
-    Never while a model is exported: what is exported must run where there are none.
-
     Args:
         x: [B, n, D] tokens.
         queries: of `read_patterns`, which a GPU holds in one block.
     """
-    if torch.compiler.is_exporting():
-        return False
     if x.device.type != "cuda":
         return bool(usable(x))
     _, n, D = x.shape
