@@ -121,7 +121,7 @@ def check_shapes(**pairs: tuple[Tensor | None, tuple[int, ...]]) -> None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def usable(x: Tensor) -> bool:
-    """Say whether compiled operators take this tensor: float32 on the CPU, where there is a library and they are wanted.
+    """Say whether compiled operators take this tensor: float32 on the CPU, a library, and nobody against it.
 
     Args:
         x: of any shape.
