@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
+from funnelcast.errors import ArtifactError
 from funnelcast.files import json_sha256, sha256
 from funnelcast.run import Run
+from funnelcast.serving import Bundle
 from funnelcast.train import fit
 
 
@@ -42,3 +46,10 @@ def sign(bundle: Path, *names: str) -> None:
         manifest["sha256"] = json_sha256(signed)
 
     edit_json(bundle / "manifest.json", enter)
+
+
+def refuse(bundle: Path, pattern: str) -> None:
+    """Expect one line that names the bundle."""
+    with pytest.raises(ArtifactError, match=pattern) as caught:
+        Bundle.load(bundle)
+    assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)
