@@ -1,4 +1,4 @@
-"""An exported APEM in ONNX Runtime against PyTorch: reach of 64 and 256 rows at once, one thread, variants in turns.
+"""An exported APEM in ONNX Runtime against PyTorch: 1, 64 and 256 rows at once, one thread, variants in turns.
 
     python -m benchmarks.export
 
@@ -25,7 +25,7 @@ from benchmarks.workers import Worker, serve
 
 from funnelcast.schema import Field, Schema, Step
 
-FIELDS, STEPS, SIZES = 23, 2, (64, 256)
+FIELDS, STEPS, SIZES = 23, 2, (1, 64, 256)
 VARIANTS: dict[str, dict[str, str]] = {"onnx": {}, "native": {}, "plain": {"FUNNELCAST_NATIVE": "off"}}
 TURNS = 15
 
