@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 # In the order of the table; `prepare` and `peers` have commands of their own, since they take minutes and gigabytes.
-BENCHMARKS = ["apem", "models", "auc", "loader"]
+BENCHMARKS = ["apem", "models", "auc", "loader", "export"]
 
 
 def main() -> None:

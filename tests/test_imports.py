@@ -91,6 +91,8 @@ LAYERS = [
         "tracking",
         "published",
     ],
+    ["serving"],
+    ["export"],
     ["cli"],
     ["__main__"],
 ]
@@ -145,6 +147,10 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.tracking.mlflow",
         "import funnelcast.calibration",
         "import funnelcast.calibration_fit",
+        "import funnelcast.serving",
+        "import funnelcast.serving.score_files",
+        "import funnelcast.cli.export",
+        "import funnelcast.cli.score",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funnelcast.errors import ArtifactError, choices
-from funnelcast.files import read_json
+from funnelcast.files import json_sha256, read_json
 from funnelcast.scores import Scores
 
 __all__ = ["METHODS", "Calibration", "LogProbabilities", "Method", "StepMap"]
@@ -188,7 +186,7 @@ class Calibration:
             for name, mapping in zip(self.steps, self.maps, strict=True)
         ]
         record = {"method": self.method, "fitted_on": dict(self.fitted_on), "steps": steps}
-        return {"format": FORMAT, **record, "sha256": _checksum(record)}
+        return {"format": FORMAT, **record, "sha256": json_sha256(record)}
 
     def _parameters(self, mapping: StepMap) -> dict[str, Any]:
         if mapping.log_odds:
@@ -215,7 +213,7 @@ class Calibration:
         try:
             parts = [{key: step[key] for key in ("name", "parameters", "reason")} for step in record["steps"]]
             signed = {"method": record["method"], "fitted_on": record["fitted_on"], "steps": parts}
-            if (found := _checksum(signed)) != record["sha256"]:
+            if (found := json_sha256(signed)) != record["sha256"]:
                 raise ArtifactError(
                     f"{path}: has changed or is damaged: sha256 should be {record['sha256']}, received {found}"
                 )
@@ -231,10 +229,6 @@ class Calibration:
         if fitted_for != weights_sha256:
             raise ArtifactError(f"{path}: was fitted for other weights; fit it again by 'funnelcast calibrate'")
         return calibration
-
-
-def _checksum(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _read_map(parameters: Mapping[str, Any], reason: str | None) -> StepMap:

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from funnelcast.errors import ArtifactError
 
-__all__ = ["check_sha256", "read_json", "sha256", "write_bytes", "write_json"]
+__all__ = ["check_sha256", "json_sha256", "read_json", "sha256", "write_bytes", "write_json"]
 
 
 def sha256(path: Path) -> str:
@@ -22,6 +23,19 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(record: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 of JSON values, whatever the order of keys and the blanks of the file they stand in.
+
+    Args:
+        record: anything JSON can hold.
+
+    Example:
+        >>> json_sha256({"a": 1, "b": 2}) == json_sha256({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -96,7 +110,7 @@ def read_json(path: Path, kind: str, *keys: str, version: int | None = None) -> 
         raise ArtifactError(f"{path}: should be {kind}, but does not exist") from error
     except OSError as error:
         raise ArtifactError(f"{path}: should be {kind}, but cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits and deep nesting among them
         raise ArtifactError(f"{path}: should be {kind}, received damaged JSON: {error}") from error
     if not isinstance(record, dict):
         raise ArtifactError(f"{path}: should be {kind}, received JSON without keys")

@@ -9,17 +9,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from funnelcast.calibration import Calibration
 from funnelcast.data.encode import Encoders
-from funnelcast.data.shards import ids_matrix
+from funnelcast.data.ids import ids_matrix
 from funnelcast.errors import ConfigError, DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device
+from funnelcast.layers import FunnelModel
 from funnelcast.prediction import Prediction
 from funnelcast.progress import RowProgress
 from funnelcast.run import Run
+from funnelcast.schema import score_columns
 
-__all__ = ["Predictor", "calibrate_prediction", "predict_file"]
+__all__ = ["Predictor", "calibrate_prediction", "predict_file", "score_ids"]
 
 CHUNK_ROWS = 65_536  # raw rows read and encoded at once
 
@@ -60,9 +63,7 @@ class Predictor:
 
     def columns(self) -> list[str]:
         """Name the columns that `scores` adds: `reach_<step>`, `transition_<step>`, and `value_<step>` of a value."""
-        names = [f"{word}_{step}" for step in self._schema.step_names for word in ("reach", "transition")]
-        step = self._schema.value_step
-        return names if step is None else [*names, f"value_{step.name}"]
+        return score_columns(self._schema)
 
     def scores(self, table: pa.Table) -> pa.Table:
         """Score raw rows.
@@ -77,22 +78,35 @@ class Predictor:
             DataError: a column is missing or does not fit.
         """
         ids = torch.from_numpy(ids_matrix(self._encoders.encode(table), self._schema))  # [N, W]
-        reach, transition, value = [], [], [torch.zeros(0)]
-        with torch.inference_mode():
-            for start in range(0, len(ids), SCORING_ROWS):
-                prediction = self._model(ids[start : start + SCORING_ROWS].to(self._device))
-                if self.calibration is not None:
-                    prediction = calibrate_prediction(self.calibration, prediction)
-                reach.append(prediction.reach.cpu())
-                transition.append(prediction.transition.cpu())
-                if self._schema.value_step is not None:
-                    value.append(prediction.expected_value.cpu())
-        empty = torch.zeros(0, self._schema.n_steps)
-        columns = [torch.cat([empty, *reach]), torch.cat([empty, *transition])]  # 2 x [N, S]
-        arrays = [pa.array(c[:, i].numpy()) for i in range(self._schema.n_steps) for c in columns]
-        if self._schema.value_step is not None:
-            arrays.append(pa.array(torch.cat(value).numpy()))
-        return pa.table(arrays, names=self.columns())
+        reach, transition, value = score_ids(self._model, self.calibration, ids)
+        arrays = [pa.array(c[:, i].numpy()) for i in range(self._schema.n_steps) for c in (reach, transition)]
+        return pa.table(arrays if value is None else [*arrays, pa.array(value.numpy())], names=self.columns())
+
+
+def score_ids(model: FunnelModel, calibration: Calibration | None, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Score encoded rows: what `predict` writes and what an exported model must give.
+
+    Args:
+        model: in evaluation mode, on its device.
+        calibration: of the same steps, or None.
+        ids: [N, W], on the CPU.
+
+    Returns:
+        On the CPU, reach [N, S], transition [N, S], and the expected value [N] where the last step has one.
+    """
+    schema, device = model.schema, next(model.parameters()).device
+    empty = torch.zeros(0, schema.n_steps)
+    reach, transition, value = [empty], [empty], [torch.zeros(0)]
+    with torch.inference_mode():
+        for start in range(0, len(ids), SCORING_ROWS):
+            prediction = model(ids[start : start + SCORING_ROWS].to(device))
+            if calibration is not None:
+                prediction = calibrate_prediction(calibration, prediction)
+            reach.append(prediction.reach.cpu())
+            transition.append(prediction.transition.cpu())
+            if schema.value_step is not None:
+                value.append(prediction.expected_value.cpu())
+    return torch.cat(reach), torch.cat(transition), torch.cat(value) if schema.value_step is not None else None
 
 
 def predict_file(run: Run, source: Path, target: Path, *, calibrated: bool = True) -> int:

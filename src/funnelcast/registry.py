@@ -1,4 +1,4 @@
-"""Name -> class, for models, trees, losses, datasets and trackers; a file registers itself under its own name."""
+"""Name -> class, for models, trees, losses, datasets, trackers, exporters; a file registers under its own name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from funnelcast.errors import ConfigError, UnknownNameError, choices
 
-__all__ = ["DATASETS", "LOSSES", "MODELS", "TRACKERS", "TREES", "Registry", "import_siblings", "registry_of"]
+__all__ = [
+    "DATASETS",
+    "EXPORTERS",
+    "LOSSES",
+    "MODELS",
+    "TRACKERS",
+    "TREES",
+    "Registry",
+    "import_siblings",
+    "registry_of",
+]
 
 T = TypeVar("T")
 
@@ -178,6 +188,7 @@ MODELS: Registry[Any] = Registry("model", "funnelcast.models")
 LOSSES: Registry[Any] = Registry("loss", "funnelcast.losses")
 DATASETS: Registry[Any] = Registry("dataset", "funnelcast.datasets")
 TRACKERS: Registry[Any] = Registry("tracker", "funnelcast.tracking")
+EXPORTERS: Registry[Any] = Registry("export target", "funnelcast.export")
 TREES: Registry[Any] = Registry("model", "funnelcast.trees")
 
 

@@ -198,6 +198,8 @@ class Schema(Frozen):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ArtifactError(f"{path}: should be a schema file, but does not exist") from error
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path}: should be a schema file, received damaged text: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "(top level)"
@@ -248,6 +250,17 @@ def label_column(step: str) -> str:
 def value_column(step: str) -> str:
     """Name of the shard column that holds a value step's value (float32 >= 0; null is unobserved)."""
     return f"value.{step}"
+
+
+def score_columns(schema: Schema) -> list[str]:
+    """Name the columns of scores: `reach_<step>`, `transition_<step>`, and `value_<step>` of a value.
+
+    Args:
+        schema: the funnel.
+    """
+    names = [f"{word}_{step}" for step in schema.step_names for word in ("reach", "transition")]
+    step = schema.value_step
+    return names if step is None else [*names, f"value_{step.name}"]
 
 
 def true_reach_column(step: str) -> str:

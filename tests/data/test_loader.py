@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from funnelcast.batch import Batch
+from funnelcast.data.ids import Ids
 from funnelcast.data.loader import Loader
-from funnelcast.data.shards import Ids, PreparedData, RowGroup
+from funnelcast.data.shards import PreparedData, RowGroup
 from funnelcast.data.split import Split
 from funnelcast.errors import ArtifactError
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from funnelcast.data.shards import PreparedData, ids_matrix
+from funnelcast.data.ids import ids_matrix
+from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ArtifactError
 from funnelcast.schema import Field, Schema, Step

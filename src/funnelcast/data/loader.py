@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from funnelcast.batch import Batch
+from funnelcast.data.ids import Ids
 from funnelcast.data.negatives import NegativeSample
-from funnelcast.data.shards import Ids, PreparedData
+from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.data.staging import Index, fits_device, pick_rows, stage
 

@@ -160,7 +160,7 @@ class DselectK(FunnelModel):
         weights = chosen.mean(2)  # of a single selector; [B, S, n]
         for shares in self.shares:
             weights = (full_precision(shares(x)).softmax(dim=2)[..., None] * chosen).sum(2)
-        return weights.expand(len(x), -1, -1)
+        return weights.expand(x.shape[0], -1, -1)
 
     def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
         """Return q, each step's weights of the experts [B, n], for ids [B, W]."""

@@ -130,7 +130,7 @@ class Escm2(FunnelModel):
         """Predict from ids [B, W]."""
         x = self.embedding(ids).flatten(1)  # [B, F*D]
         heads = [*self.towers, *self.companions]
-        gates = full_precision(self.gates(x)).view(len(ids), len(heads), -1).softmax(dim=2)  # [B, heads, E]
+        gates = full_precision(self.gates(x)).view(ids.shape[0], len(heads), -1).softmax(dim=2)  # [B, heads, E]
         mixtures = torch.einsum("bse,ebh->bsh", gates, self.experts(x))  # [B, heads, H]
         outputs = [head(mixture) for head, mixture in zip(heads, mixtures.unbind(1), strict=True)]
         n_steps = self.schema.n_steps

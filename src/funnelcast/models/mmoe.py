@@ -90,7 +90,7 @@ class Mmoe(FunnelModel):
 
     def _weights(self, x: Tensor) -> Tensor:
         """Return each step's weights of the experts [B, S, E] from x [B, F*D]."""
-        return full_precision(self.gates(x)).view(len(x), self.schema.n_steps, -1).softmax(dim=2)
+        return full_precision(self.gates(x)).view(x.shape[0], self.schema.n_steps, -1).softmax(dim=2)
 
     def gate_layers(self, ids: Tensor) -> tuple[GateLayer, ...]:
         """Return each step's weights of the experts [B, E] for ids [B, W]."""

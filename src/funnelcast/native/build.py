@@ -11,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,7 @@ __all__ = [
     "native_state",
     "switched_off",
     "usable",
+    "without_operators",
 ]
 
 # Every operator registers itself here.
@@ -44,6 +48,7 @@ _INSTRUCTIONS = {
     "AVX2": ("avx2", ("-mavx2", "-mfma")),
 }
 SWITCH, COMPILERS = "FUNNELCAST_NATIVE", ("g++", "clang++", "c++")
+_unwanted: ContextVar[bool] = ContextVar("_unwanted", default=False)
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,28 @@ def check_shapes(**pairs: tuple[Tensor | None, tuple[int, ...]]) -> None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def usable(x: Tensor) -> bool:
-    """Say whether compiled operators take this tensor: float32 on the CPU, where there is a library.
+    """Say whether compiled operators take this tensor: float32 on the CPU, a library, and nobody against it.
 
     Args:
         x: of any shape.
     """
-    return x.device.type == "cpu" and x.dtype is torch.float32 and library() is not None
+    return x.device.type == "cpu" and x.dtype is torch.float32 and not _unwanted.get() and library() is not None
+
+
+@contextmanager
+def without_operators() -> Iterator[None]:
+    """Trace models on a CPU by PyTorch's operators alone: what is exported must also run where there are none of ours.
+
+    Example:
+        >>> with without_operators():
+        ...     usable(torch.zeros(1))
+        False
+    """
+    token = _unwanted.set(True)
+    try:
+        yield
+    finally:
+        _unwanted.reset(token)
 
 
 def switched_off() -> bool:

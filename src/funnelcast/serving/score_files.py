@@ -1,0 +1,151 @@
+"""Raw files -> scored files, part by part: memory holds a piece of a part, and a run that was killed goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from funnelcast.errors import ArtifactError, ConfigError, DataError
+from funnelcast.files import read_json, write_json
+from funnelcast.progress import RowProgress
+from funnelcast.schema import score_columns
+from funnelcast.serving.bundle import Bundle
+from funnelcast.serving.plan import Part, Plan
+
+__all__ = ["SUCCESS", "VERSION_COLUMN", "score_files"]
+
+FORMAT = 1
+PLAN, SUCCESS = "_PLAN.json", "_SUCCESS"
+VERSION_COLUMN = "model_version"
+PIECE_ROWS = 65_536  # raw rows read, encoded and scored at once
+
+
+def score_files(bundle: Bundle, source: Path, target: Path, *, keep: Sequence[str] = ()) -> int:
+    """Score a Parquet file, or all of a folder, into a folder of Parquet files.
+
+    Each part appears whole or not at all, under a name that the input alone decides; parts that are there are not
+    computed again. `_SUCCESS` is written last. Rows keep their order: that of the files' names, then that in the file.
+
+    Args:
+        bundle: what scores.
+        source: a Parquet file, or a folder of them.
+        target: the folder; new, or that of the same command before.
+        keep: raw columns to write beside the scores.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ConfigError: there is no input, a kept column has the name of a score, or the folder holds something else.
+        DataError: a column is missing or does not fit; the message names the file.
+        ArtifactError: a part of the folder is damaged, the disk is full, or another process writes there.
+    """
+    plan = Plan.of(source)
+    scores = [*score_columns(bundle.schema), VERSION_COLUMN]
+    if taken := [name for name in keep if name in scores]:
+        raise ConfigError(f"--keep should name raw columns, received '{taken[0]}', under which scores are written")
+    if twice := [name for name in keep if list(keep).count(name) > 1]:
+        raise ConfigError(f"--keep should name a column once, received '{twice[0]}' again")
+    plan.check_columns(bundle.encoders.raw_columns(), "the encoders")
+    plan.check_columns(keep, "--keep")
+    try:
+        _prepare(target, bundle, plan, keep)
+        with _lock(target), RowProgress(f"score {source.name}", plan.rows) as progress:
+            for part in plan.parts:
+                if not _done(target / part.name, part):
+                    _write_part(bundle, plan, part, target / part.name, keep)
+                progress.advance(part.rows)
+            record = {"rows": plan.rows, "parts": len(plan.parts), VERSION_COLUMN: bundle.version}
+            write_json(target / SUCCESS, {"format": FORMAT, **record})
+    except OSError as error:
+        raise ArtifactError(f"{target}: scores could not be written: {error}") from error
+    return plan.rows
+
+
+def _prepare(target: Path, bundle: Bundle, plan: Plan, keep: Sequence[str]) -> None:
+    """Make the folder, or find that it belongs to the very same scores."""
+    record: dict[str, Any] = {VERSION_COLUMN: bundle.version, "keep": list(keep), **plan.to_json()}
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target}: should be a folder, received a file")
+    path = target / PLAN
+    if path.exists():
+        former = read_json(path, "the plan of scores", *record, version=FORMAT)
+        changed = [key for key, value in record.items() if former[key] != value]
+        if changed:
+            raise ConfigError(f"{target}: holds scores of another {' and '.join(changed)}; choose another folder")
+        return
+    if target.is_dir() and any(target.iterdir()):
+        raise ConfigError(f"{target}: should be a new or empty folder, but holds other files")
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"format": FORMAT, **record})
+
+
+@contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Hold the folder against a second process, and clear away what a killed one left."""
+    with (target / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(f"{target}: another process is writing scores there") from error
+        for path in target.glob(".part-*.tmp"):
+            path.unlink()
+        yield
+
+
+def _done(path: Path, part: Part) -> bool:
+    """Say whether a part is there."""
+    if not path.exists():
+        return False
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path}: is damaged, remove it: {str(error).splitlines()[0]}") from error
+    if rows != part.rows:
+        raise ArtifactError(f"{path}: should have {part.rows:,} rows, received {rows:,}; remove it")
+    return True
+
+
+def _write_part(bundle: Bundle, plan: Plan, part: Part, path: Path, keep: Sequence[str]) -> None:
+    source = plan.folder / plan.files[part.source].name
+    kept = [plan.schemas[part.source].field(name) for name in keep]
+    scores = [pa.field(name, pa.float32()) for name in score_columns(bundle.schema)]
+    schema = pa.schema([*kept, *scores, pa.field(VERSION_COLUMN, pa.string())])
+    columns = list(dict.fromkeys([*bundle.encoders.raw_columns(), *keep]))
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    rows = 0
+    try:
+        with pq.ParquetFile(source) as reader, pq.ParquetWriter(temporary, schema) as writer:
+            for piece in reader.iter_batches(
+                PIECE_ROWS, row_groups=list(part.row_groups), columns=columns, use_threads=False
+            ):
+                writer.write_table(_scored(bundle, pa.Table.from_batches([piece]), keep, schema))
+                rows += piece.num_rows
+        if rows != part.rows:
+            raise DataError(f"{source}: should have {part.rows:,} rows in a part, received {rows:,}; did it change?")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (DataError, pa.ArrowException) as error:
+        words = str(error).splitlines()[0]
+        raise DataError(words if words.startswith(str(source)) else f"{source}: {words}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _scored(bundle: Bundle, raw: pa.Table, keep: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """Lay kept columns, scores and the version side by side."""
+    reach, transition, value = bundle.score(raw)
+    scores = [column for pair in zip(reach.T, transition.T, strict=True) for column in pair]
+    scores += [] if value is None else [value]
+    arrays = [pa.array(np.ascontiguousarray(column)) for column in scores]
+    version = pa.repeat(bundle.version, raw.num_rows)
+    return pa.table([*(raw[name] for name in keep), *arrays, version], schema=schema)

@@ -1,0 +1,171 @@
+"""What a look into an ONNX file refuses: models of another kind, and hostile ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from tests.bundles_on_disk import refuse, sign
+
+from funnelcast.errors import ArtifactError
+from funnelcast.serving.onnx_file import check_onnx_file
+
+
+def edit_model(bundle: Path, change: Callable[[Any], object]) -> None:
+    """Change the ONNX graph and sign it, as a careless or hostile maker would."""
+    model = onnx.load(bundle / "model.onnx")
+    change(model)
+    onnx.save(model, bundle / "model.onnx")
+    sign(bundle, "model.onnx")
+
+
+def edit_weight(bundle: Path, change: Callable[[Any], object]) -> None:
+    def first_table(model: Any) -> None:
+        (table,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("table")]
+        change(table)
+
+    edit_model(bundle, first_table)
+
+
+def drop_output(model: Any) -> None:
+    del model.graph.output[-1]
+
+
+def rename_input(model: Any) -> None:
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = "rows" if name == "ids" else name
+    model.graph.input[0].name = "rows"
+
+
+def widen_input(model: Any) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 9
+
+
+def fix_rows(model: Any) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+
+
+def unknown_operator(model: Any) -> None:
+    model.graph.node[0].op_type = "Teleport"
+
+
+def foreign_operator(model: Any) -> None:
+    model.graph.node[0].domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def function(model: Any) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    made = helper.make_function("local", "f", ["x"], ["y"], [node], [helper.make_opsetid("", 20)])
+    model.functions.append(made)
+
+
+def nested_graph(model: Any) -> None:
+    inner = helper.make_graph([helper.make_node("Jump", [], ["z"], domain="evil")], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner))
+
+
+def sparse_weight(model: Any) -> None:
+    values = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        (drop_output, "should have the outputs raw_reach_click, .*, received raw_reach_click"),
+        (rename_input, "should have the inputs ids, received rows"),
+        (widen_input, "should be a model that ONNX Runtime takes|should be tensor.* received tensor.* 9"),
+        (fix_rows, "should be a model that ONNX Runtime takes|should be tensor.*received tensor.*3, 5"),
+        (unknown_operator, "should be a model that ONNX Runtime takes, received: .*Teleport"),
+        (foreign_operator, "should have operators of ONNX alone, received '.*' of 'com.example'"),
+        (function, "should have one graph and no functions"),
+        (nested_graph, "should have operators of ONNX alone, received 'Jump' of 'evil'"),
+        (sparse_weight, "should have dense weights, received a sparse one"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(bundle: Path, change: Callable[[Any], object], pattern: str) -> None:
+    edit_model(bundle, change)
+    refuse(bundle, pattern)
+
+
+def test_weights_that_are_no_numbers_are_refused(bundle: Path) -> None:
+    def spoil(tensor: Any) -> None:
+        values = numpy_helper.to_array(tensor).copy()
+        values[7, 1] = np.nan
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    edit_weight(bundle, spoil)
+    refuse(bundle, "weight 'model.embedding.table' should be a number everywhere, received NaN")
+
+
+def test_weights_written_as_numbers_are_looked_at_too(bundle: Path) -> None:
+    def spoil(tensor: Any) -> None:
+        values = numpy_helper.to_array(tensor).flatten()
+        values[-1] = np.nan
+        tensor.ClearField("raw_data")
+        tensor.float_data.extend(values.tolist())
+
+    edit_weight(bundle, spoil)
+    refuse(bundle, "weight 'model.embedding.table' should be a number everywhere, received NaN")
+
+
+def test_weights_in_other_files_are_refused(bundle: Path, tmp_path: Path) -> None:
+    def refer(tensor: Any) -> None:
+        (tmp_path / "secret").write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+
+    edit_weight(bundle, refer)
+    refuse(bundle, "weight 'model.embedding.table' should stand in the file, received a reference to another file")
+
+
+def test_graphs_in_graphs_have_a_bound(bundle: Path) -> None:
+    def nest(model: Any) -> None:
+        graph = helper.make_graph([], "inner", [], [])
+        for _ in range(20):
+            node = helper.make_node("If", ["c"], ["z"], then_branch=graph)
+            graph = helper.make_graph([node], "inner", [], [])
+        model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=graph))
+
+    edit_model(bundle, nest)
+    refuse(bundle, "should have graphs within graphs at most 8 deep")
+
+
+@given(content=st.binary(max_size=200), place=st.integers(0, 400), prefix=st.binary(max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_refused_or_passed_on(content: bytes, place: int, prefix: bytes) -> None:
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
+    graph = helper.make_graph([helper.make_node("Relu", ["w"], ["y"])], "g", [], [], [tensor])
+    whole = helper.make_model(graph).SerializeToString()
+    for data in (content, whole[:place] + content + whole[place:], prefix + whole):
+        with contextlib.suppress(ArtifactError):
+            check_onnx_file(Path("model.onnx"), data)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"\xff" * 64, b"not a model at all", b"\x3a\xff\xff\x03abc"])
+def test_what_is_no_onnx_file_is_refused(bundle: Path, content: bytes) -> None:
+    (bundle / "model.onnx").write_bytes(content)
+    sign(bundle, "model.onnx")
+    refuse(bundle, "model.onnx: should (be an ONNX file|have one graph)")
+
+
+def test_weights_without_bound_are_found_by_the_golden_rows(bundle: Path) -> None:
+    def spoil(tensor: Any) -> None:
+        values = numpy_helper.to_array(tensor).copy()
+        values[0] = np.inf
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    edit_weight(bundle, spoil)
+    refuse(bundle, "model.onnx: log-odds should be numbers, received NaN|row .* should have")
