@@ -90,7 +90,9 @@ def _columns(record: Record) -> tuple[list[str], list[Column]]:
         columns.append(Column(names[1], [rate_text(rates[names[1]]) for _, rates, _ in rows]))
     sequences = [lift.get("sequence") for *_, lift in rows]
     columns.append(Column("lift, always-valid", ["-" if s is None else lift_text(s) for s in sequences]))
-    columns.append(Column("p after Holm", ["-" if s is None else p_text(s["holm_p"])[2:] for s in sequences]))
+    columns.append(
+        Column("p after Holm", ["-" if s is None else p_text(s["holm_p"])[2:].removeprefix("= ") for s in sequences])
+    )
     columns.append(Column("decision", ["-" if s is None else s["decision"] for s in sequences]))
     columns.append(Column("lift, one look", [lift_text(lift["fixed"]) for *_, lift in rows]))
     if any("without_covariate" in lift for *_, lift in rows):

@@ -59,7 +59,9 @@ def _legend(names: Sequence[str], first: int = 0) -> tuple[Entry, ...]:
 def _split_section(record: Record) -> Section:
     """Show how users came to their variants; it stands before every rate."""
     names = [entry["variant"] for entry in record["variants"]]
-    assignment, days = record["assignment"], record["days"]
+    # After the last newcomer there are outcomes alone.
+    days = record["days"][: 1 + max(i for i, day in enumerate(record["days"]) if any(day["newcomers"].values()))]
+    assignment = record["assignment"]
     counts = [[day["newcomers"][name] for name in names] for day in days]
     lines = [Line(i, range(1, len(days) + 1), [row[i] for row in counts]) for i in range(len(names))]
     panel = Panel(
@@ -84,7 +86,7 @@ def _split_section(record: Record) -> Section:
         rows,
         (f"Chi-squared test of the planned shares: {p_text(assignment['p_value'])}; an alarm below 0.001.",),
     )
-    return Section("split", "Split of the users", "Split", groups=(Group(panels=(panel,), tables=(table,)),))
+    return Section("split", "Split of the users", "Split", groups=(Group("", "", panel.legend, (panel,), (table,)),))
 
 
 def _step_section(record: Record, number: int) -> Section:
@@ -97,7 +99,7 @@ def _step_section(record: Record, number: int) -> Section:
         note = f"A step for each {former}: a description, since who gets as far as {former} depends on the variant."
         tables.append(_lift_table(record, step["transition"]["rates"], step["transition"]["lifts"], (note,)))
     title = isolate(step["name"])
-    return Section(f"step-{number + 1}", title, title, groups=(Group(panels=panels, tables=tuple(tables)),))
+    return Section(f"step-{number + 1}", title, title, groups=(Group("", "", panels[0].legend, panels, tuple(tables)),))
 
 
 def _rate_panel(record: Record, number: int) -> Panel:
@@ -160,7 +162,7 @@ def _rate_text(rate: Record) -> str:
 def _look_text(look: Record) -> str:
     if look["interval"] is None:
         return gain(look["value"])
-    return f"{gain(look['value'])} ({gain(look['interval'][0])} to {gain(look['interval'][1])})"
+    return f"{gain(look['value'])} [{look['interval'][0] * 100:+.2f}, {look['interval'][1] * 100:+.2f}]"
 
 
 def _lift_table(record: Record, rates: Record, lifts: Sequence[Record], notes: tuple[str, ...]) -> Table:
@@ -172,7 +174,7 @@ def _lift_table(record: Record, rates: Record, lifts: Sequence[Record], notes: t
         row = [lift["variant"], _rate_text(rates[lift["variant"]])]
         if "sequence" in lift:
             found = lift["sequence"]
-            row += [_look_text(found), p_text(found["holm_p"]), found["decision"]]
+            row += [_look_text(found), p_text(found["holm_p"])[2:].removeprefix("= "), found["decision"]]
         row.append(_look_text(lift["fixed"]))
         if notes == ():
             row.append(_look_text(lift["without_covariate"]) if "without_covariate" in lift else "-")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import duckdb
@@ -28,12 +28,14 @@ class Split:
         experiment: name of the experiment, where a log holds several.
         crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
             with the `first` variant.
+        pooled: all users are one group whatever their variants: a history and no experiment.
     """
 
     shares: Mapping[str, float]
     base: str | None = None
     experiment: str | None = None
     crossed: Crossed = "drop"
+    pooled: bool = False
 
 
 def find_users(
@@ -56,6 +58,7 @@ def find_users(
     Raises:
         DataError: a column or experiment is missing, or fewer than two variants have users.
     """
+    log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
     optional = {
         "request_id": log.text("request_id") if "request_id" in log.types else "CAST(NULL AS VARCHAR)",
@@ -95,6 +98,14 @@ def find_users(
     counts["kept"] = _one(connection, "SELECT count(*) FROM exposed")[0]
     connection.execute("DROP TABLE exposures; DROP TABLE everyone")
     return shares, counts
+
+
+def _pooled(log: Log, name: str) -> Log:
+    """Give all rows one variant of one experiment."""
+    others = [f"{identifier(column)}" for column in ("variant", "experiment") if column in log.types]
+    left = f" EXCLUDE ({', '.join(others)})" if others else ""
+    types = {key: kind for key, kind in log.types.items() if key != "experiment"} | {"variant": "VARCHAR"}
+    return replace(log, relation=f"(SELECT *{left}, {literal(name)} AS variant FROM {log.relation})", types=types)
 
 
 def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
@@ -138,7 +149,7 @@ def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> di
     rows = _one(connection, "SELECT count(*) FROM raw_exposures")[0]
     if not seen:
         raise log.error(f"should have exposures with a user and a variant, received none in {rows:,} rows")
-    if len(shares) < 2 or not set(shares) & set(seen):
+    if (len(shares) < 2 and not split.pooled) or not set(shares) & set(seen):
         raise log.error(
             f"should have exposures of at least two variants, received: {', '.join(seen)}; planned: {', '.join(shares)}"
         )
