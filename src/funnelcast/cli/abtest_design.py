@@ -62,7 +62,7 @@ def design(
     from funnelcast.experiment.history import history_of_logs, history_of_shards
     from funnelcast.experiment.joined import Files
 
-    per = read_choice("--per", per, ("exposure", "user"))
+    unit = read_choice("--per", per, ("exposure", "user"))
     sources = [bool(rate), data is not None, bool(exposures or outcomes)]
     if sum(sources) != 1 or bool(exposures) != bool(outcomes):
         raise ConfigError("one source should be given: --rate, or --data, or --exposures with --outcomes")
@@ -74,11 +74,11 @@ def design(
     plan = Plan(lift=lift, power=power, alpha=alpha, shares=shares, tests=tests)
     history: History | None = None
     if data is not None:
-        history = history_of_shards(data, per)
+        history = history_of_shards(data, unit)
     elif exposures:
         known = Covariate(tuple(covariates), covariate) if covariates or covariate else None
         files = Files(tuple(exposures), tuple(outcomes), known, memory, threads)
-        history = history_of_logs(files, Attribution(tuple(step)), per)
+        history = history_of_logs(files, Attribution(tuple(step)), unit)
     if history is not None:
         steps, source = history.steps, _source(history)
     else:
