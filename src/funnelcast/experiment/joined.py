@@ -154,6 +154,8 @@ def _database(files: Files) -> Iterator[duckdb.DuckDBPyConnection]:
                 f"memory limit should be larger for these logs, received {files.memory_limit}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
+            raise  # no fault of the logs
         except duckdb.Error as error:
             logs = ", ".join((*files.exposures, *files.outcomes)[:3])
             raise DataError(f"{logs}: should be readable logs, received: {str(error).splitlines()[0]}") from error

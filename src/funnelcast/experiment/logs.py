@@ -81,7 +81,7 @@ class Log:
         )
 
     def number(self, column: str) -> str:
-        """Write a column as an SQL number; true is 1.
+        """Write a column as an SQL number; true is 1, and what is no number among numbers is NaN.
 
         Args:
             column: name of an existing column.
@@ -91,7 +91,9 @@ class Log:
         """
         kind = self.types[column]
         if kind == "JSON":  # every value is null, or the types differ
-            return f"CAST({self.text(column)} AS DOUBLE)"
+            text = self.text(column)
+            value = f"WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE coalesce(TRY_CAST({text} AS DOUBLE), 'nan') END"
+            return f"CASE WHEN {text} IS NOT NULL THEN CASE {text} {value} END"
         if column_kind(kind) not in _NUMBERS:
             raise self.error(f"column '{column}' should hold numbers or truth values, received {kind}")
         return f"CAST({identifier(column)} AS DOUBLE)"
