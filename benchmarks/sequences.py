@@ -123,7 +123,8 @@ def _amount(sums: Floats, users: int) -> Arm:
 def radii(error: Floats, spread: float) -> Floats:
     """`sequence.radius` for many errors."""
     x = (spread / error) ** 2
-    return error * np.sqrt((1 + 1 / x) * (np.log1p(x) - 2 * np.log(ALPHA)))
+    found: Floats = error * np.sqrt((1 + 1 / x) * (np.log1p(x) - 2 * np.log(ALPHA)))
+    return found
 
 
 def follow(world: World, runs: int, looks: int, lift: float, planned: float, seed: int) -> dict[str, Any]:

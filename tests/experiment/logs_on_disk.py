@@ -19,7 +19,7 @@ START = datetime(2026, 3, 1)
 Row = Mapping[str, Any]
 
 
-def write_lines(path: Path, rows: Sequence[Row]) -> str:
+def write_lines(path: Path, rows: Sequence[Row | str]) -> str:
     """JSON lines; texts go as they are, so that a test can break one."""
     path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
     return str(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from funnelcast.errors import ArtifactError, DataError
 from funnelcast.experiment.attribution import Attribution
@@ -18,6 +19,8 @@ from funnelcast.experiment.joined import Files
 from funnelcast.experiment.ratio import Estimate, ratio
 
 from .logs_on_disk import World
+
+Floats = NDArray[np.float64]
 
 
 def test_numbers_by_hand() -> None:
@@ -31,7 +34,7 @@ def test_numbers_by_hand() -> None:
 def test_the_variance_foretells_the_error_of_a_larger_sample() -> None:
     draw = np.random.default_rng(0)
 
-    def users(count: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def users(count: int) -> tuple[Floats, Floats]:
         shown = 1 + draw.poisson(draw.gamma(2, 3, count))
         return draw.binomial(shown, draw.beta(1, 4, count)).astype(float), shown.astype(float)
 
@@ -47,6 +50,7 @@ def test_the_covariate_explains_its_squared_correlation() -> None:
     taste = draw.beta(2, 4, 2000)
     events, units, past = draw.binomial(5, taste).astype(float), np.full(2000, 5.0), draw.binomial(9, taste) / 9
     found = step_variance("click", events, units, past)
+    assert found.explained is not None
     assert found.explained == pytest.approx(np.corrcoef(events, past)[0, 1] ** 2)
     nothing = step_variance("click", events, units, np.ones(2000))
     assert nothing.explained == 0

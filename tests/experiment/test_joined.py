@@ -270,7 +270,7 @@ def test_wrong_options_are_one_clear_error(tmp_path: Path) -> None:
             join_logs(files, Split(HALVES), Attribution())
     for limits, words in (({"threads": 0}, "threads should be at least 1"), ({"memory_limit": "1 MB"}, "memory limit")):
         with pytest.raises(ConfigError, match=words):
-            join_logs(Files(exposures, exposures, **limits), Split(HALVES), Attribution())  # type: ignore[arg-type]
+            join_logs(Files(exposures, exposures, **limits), Split(HALVES), Attribution())
 
 
 def test_files_of_two_formats_do_not_mix(tmp_path: Path) -> None:

@@ -84,19 +84,20 @@ class Allocation:
         _check(shares)
         before = self.shares
         surplus = {name: share - shares.get(name, 0.0) for name, share in before.items()}
-        wanted = [[name, share - before.get(name, 0.0)] for name, share in shares.items()]
-        wanted = [entry for entry in wanted if float(entry[1]) > _ROUNDING]
+        growth = {name: share - before.get(name, 0.0) for name, share in shares.items()}
+        wanted = {name: more for name, more in growth.items() if more > _ROUNDING}
         parts: list[tuple[str, float]] = []
         # From the end on, so that a variant keeps the users it had first.
         for name, width in reversed(self.parts):
             left = width
             while wanted and left > _ROUNDING and surplus[name] > _ROUNDING:
-                moved = min(left, surplus[name], float(wanted[0][1]))
-                parts.append((str(wanted[0][0]), moved))
+                target = next(iter(wanted))
+                moved = min(left, surplus[name], wanted[target])
+                parts.append((target, moved))
                 left, surplus[name] = left - moved, surplus[name] - moved
-                wanted[0][1] = float(wanted[0][1]) - moved
-                if float(wanted[0][1]) <= _ROUNDING:
-                    wanted.pop(0)
+                wanted[target] -= moved
+                if wanted[target] <= _ROUNDING:
+                    del wanted[target]
             if left > _ROUNDING:
                 parts.append((name, left))
         return Allocation(_joined(reversed(parts)))

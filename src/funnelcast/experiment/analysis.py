@@ -45,7 +45,7 @@ def analyse(files: Files, split: Split, attribution: Attribution, rules: Rules) 
         DataError: a log is missing, unreadable, or does not have what it should.
     """
     window = attribution.window.total_seconds() / 3600 if attribution.window is not None else None
-    options = {"experiment": split.experiment, "crossed": split.crossed, "window_hours": window}
+    options = {"crossed": split.crossed, "window_hours": window}
     return build_analysis(join_logs(files, split, attribution), rules, options)
 
 
@@ -62,6 +62,7 @@ def build_analysis(joined: Joined, rules: Rules, options: Record) -> Record:
     names = list(joined.shares)
     record: Record = {
         "format": 1,
+        "experiment": joined.experiment,
         **options,
         "alpha": rules.alpha,
         "per": rules.per,

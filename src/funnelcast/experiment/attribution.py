@@ -75,7 +75,11 @@ def attribute(
         raise log.error(f"should have a column a step, received {', '.join(log.types)}")
     log.need(*steps)
     _read(connection, log, steps, by_request=by_request)
-    late = "false" if plan.window is None else f"time > since + to_microseconds({plan.window // timedelta(microseconds=1)})"
+    late = (
+        "false"
+        if plan.window is None
+        else f"time > since + to_microseconds({plan.window // timedelta(microseconds=1)})"
+    )
     _join(connection, steps, by_request=by_request, late=late)
     names = ("rows", "without_key_or_time", "repeated", "without_exposure", "before_exposure", "late", "kept")
     row = connection.execute(

@@ -53,7 +53,7 @@ def find_users(
         split: how users were meant to be split.
 
     Returns:
-        Variant -> planned share, the base first, and what was counted.
+        Variant -> planned share, the base first, and what was counted, with the name of the `experiment`.
 
     Raises:
         DataError: a column or experiment is missing, or fewer than two variants have users.
@@ -66,9 +66,10 @@ def find_users(
         "failed": _failed(log),
     }
     columns = ", ".join(f"{expression} AS {name}" for name, expression in optional.items())
+    experiment, where = _of_experiment(connection, log, split)
     connection.execute(
         f"CREATE TABLE raw_exposures AS SELECT {log.text('user')} AS user, {log.text('variant')} AS variant, "
-        f"{log.time('time')} AS time, {columns} FROM {log.relation} {_of_experiment(connection, log, split)}"
+        f"{log.time('time')} AS time, {columns} FROM {log.relation} {where}"
     )
     shares = _shares(connection, log, split)
     counts = _count(connection, shares)
@@ -97,7 +98,7 @@ def find_users(
     counts |= {"repeated": counts.pop("known") - found[0], "users_crossed": found[1], "users_seen": found[2]}
     counts["kept"] = _one(connection, "SELECT count(*) FROM exposed")[0]
     connection.execute("DROP TABLE exposures; DROP TABLE everyone")
-    return shares, counts
+    return shares, counts | {"experiment": experiment}
 
 
 def _pooled(log: Log, name: str) -> Log:
@@ -123,22 +124,22 @@ def _failed(log: Log) -> str:
     return f"{log.text('error')} IS NOT NULL"
 
 
-def _of_experiment(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> str:
-    """Keep one experiment; a log of several needs its name."""
+def _of_experiment(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> tuple[str | None, str]:
+    """Keep one experiment; a log of several needs its name. Returns the name and a condition."""
     if "experiment" not in log.types:
         if split.experiment is not None:
             log.need("experiment")
-        return ""
+        return None, ""
     column = log.text("experiment")
     rows = connection.execute(f"SELECT DISTINCT {column} FROM {log.relation} LIMIT 100").fetchall()
     names = sorted(str(row[0]) for row in rows if row[0] is not None)
     if split.experiment is None:
         if len(names) > 1:
             raise log.error(f"holds several experiments, name one; known: {', '.join(names)}")
-        return ""
+        return (names[0] if names else None), ""
     if split.experiment not in names:
         raise log.error(f"experiment '{split.experiment}' has no rows; {choices(names, split.experiment)}")
-    return f"WHERE {column} = {literal(split.experiment)}"
+    return split.experiment, f"WHERE {column} = {literal(split.experiment)}"
 
 
 def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> dict[str, float]:

@@ -81,6 +81,7 @@ class Joined:
         covariate: [U] or None; NaN for users without one.
         counts: rows that were read, left out and kept, by log.
         service: for every variant exposures, latency and errors; empty where the log has neither.
+        experiment: its name, where the log has one.
     """
 
     shares: dict[str, float]
@@ -94,6 +95,7 @@ class Joined:
     covariate: Floats | None
     counts: dict[str, dict[str, Any]]
     service: list[dict[str, Any]] = field(default_factory=list)
+    experiment: str | None = None
 
 
 def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
@@ -111,6 +113,7 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
     with _database(files) as connection:
         exposures = open_log(connection, files.exposures, "exposures")
         shares, counts = find_users(connection, exposures, split)
+        experiment = counts.pop("experiment")
         if not counts["kept"]:
             raise exposures.error(f"should have exposures that can be used, received none in {counts['rows']:,} rows")
         outcomes = open_log(connection, files.outcomes, "outcomes")
@@ -135,6 +138,7 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
             covariate=covariate,
             counts=found,
             service=_service(connection, list(shares)),
+            experiment=experiment,
         )
 
 
