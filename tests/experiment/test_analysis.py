@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.analysis import analyse, build_analysis
+from funnelcast.experiment.analysis_report import analysis_html
 from funnelcast.experiment.attribution import Attribution
 from funnelcast.experiment.covariate import Covariate
 from funnelcast.experiment.exposed_users import Split
@@ -148,6 +149,28 @@ def test_a_a_experiments_are_rarely_decided() -> None:
         peeked += found["steps"][0]["lifts"][0]["fixed"]["p_value"] < 0.05
     assert decided <= 6  # 5 % of 80, and one standard error
     assert peeked <= 10
+
+
+def test_a_variant_that_brings_users_back_is_pointed_out() -> None:
+    draw = np.random.default_rng(0)
+    arm = [user % 2 for user in range(600)]
+    shown = [{u: int(n) for u, n in enumerate(1 + draw.poisson(3 + 2 * np.array(arm)))} for _ in range(2)]
+    events = [{u: (int(draw.binomial(n, 0.3)),) for u, n in day.items()} for day in shown]
+    found = build_analysis(joined(arm, shown, events), Rules(), OPTIONS)
+    assert found["variants"][1]["exposures_lift"]["value"] == pytest.approx(0.5, abs=0.1)
+    (mind,) = [s["text"] for s in found["verdict"]["sentences"] if s["about"] == "mind"]
+    assert mind.startswith("Users of B have +") and "see rates per user" in mind
+    by_user = build_analysis(joined(arm, shown, events), Rules(per="user"), OPTIONS)
+    assert "mind" not in {sentence["about"] for sentence in by_user["verdict"]["sentences"]}
+
+
+def test_a_planned_variant_that_nobody_saw_breaks_the_split(tmp_path: Path) -> None:
+    exposures, outcomes, _ = World(users=200).write(tmp_path)
+    split = Split({"control": 0.4, "treatment": 0.4, "third": 0.2})
+    found = analyse(Files((exposures,), (outcomes,), threads=1), split, Attribution(), Rules())
+    assert not found["verdict"]["valid"]
+    assert found["steps"][0]["rates"]["third"] == {"value": None, "interval": None, "reason": "the denominator is 0"}
+    assert "undefined" in analysis_html(found)
 
 
 def test_three_variants_are_compared_with_the_base() -> None:

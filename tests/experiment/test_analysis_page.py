@@ -159,9 +159,12 @@ def test_analyse_from_the_command_line(tmp_path: Path, command: Command) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--share", "control:0.5"], "--share should be name=number, received 'control:0.5'"),
+        (["--share", "control:0.5"], "--share should be variant=number, received 'control:0.5'"),
         (["--share", "control=0.9", "--share", "treatment=0.3"], "shares > 0 with the sum 1"),
-        (["--share", "control=0.5", "--share", "control=0.5"], "--share should name each 'control' once"),
+        (
+            ["--share", "control=0.5", "--share", "control=0.5"],
+            "--share should name every variant once, received 'control=0.5'",
+        ),
         (["--crossed", "keep"], "--crossed should be one of drop, first, received 'keep'"),
         (["--join", "time"], "--join should be one of auto, user, request_id, received 'time'"),
         (["--per", "visit"], "--per should be one of exposure, user, received 'visit'"),
@@ -222,7 +225,7 @@ def test_design_from_histories(tmp_path: Path, command: Command, prepared: Path)
         ([], "one source should be given: --rate, or --data, or --exposures with --outcomes"),
         (["--rate", "click=0.2", "--data", "x"], "one source should be given"),
         (["--exposures", "x.parquet"], "one source should be given"),
-        (["--rate", "click"], "--rate should be name=number, received 'click'"),
+        (["--rate", "click"], "--rate should be step=number, received 'click'"),
         (["--rate", "click=2"], "rate of 'click' should be above 0 and below 1, received 2.0"),
         (["--rate", "click=0.2", "--users-per-day", "0"], "--users-per-day should be above 0, received 0.0"),
         (["--rate", "click=0.2", "--base", "C"], "--base should be one of control, treatment, received 'C'"),

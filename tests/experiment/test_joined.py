@@ -250,6 +250,9 @@ def test_numbers_have_to_be_finite(tmp_path: Path) -> None:
 
 
 def test_wrong_options_are_one_clear_error(tmp_path: Path) -> None:
+    for shares in ({"A": 1.0}, {"A": 0.5, "B": 0.6}, {"A": 1.5, "B": -0.5}):
+        with pytest.raises(ConfigError, match="two or more with shares > 0 with the sum 1, received"):
+            Split(shares)
     with pytest.raises(DataError, match="base should be one of the variants, received 'C'; known: A, B"):
         join(tmp_path, BOTH, GOOD, Split(HALVES, base="C"))
     with pytest.raises(DataError, match="column 'order' is missing"):

@@ -30,12 +30,13 @@ Per = Annotated[str, typer.Option(help="Rates per exposure or per user.")]
 Memory = Annotated[str, typer.Option(help="Memory limit, such as 1GB.")]
 
 
-def read_numbers(option: str, texts: list[str]) -> dict[str, float]:
-    """Read `name=number` texts.
+def read_numbers(option: str, texts: list[str], what: str = "step") -> dict[str, float]:
+    """Read `step=number` texts.
 
     Args:
         option: what stands before them, for messages.
         texts: what the user wrote.
+        what: what the names are.
 
     Raises:
         ConfigError: a text is of another form, or a name comes twice.
@@ -46,9 +47,9 @@ def read_numbers(option: str, texts: list[str]) -> dict[str, float]:
         try:
             value = float(number)
         except ValueError as error:
-            raise ConfigError(f"{option} should be name=number, received '{text}'") from error
+            raise ConfigError(f"{option} should be {what}=number, received '{text}'") from error
         if not name or name in found:
-            raise ConfigError(f"{option} should name each {'name' if not name else repr(name)} once, received '{text}'")
+            raise ConfigError(f"{option} should name every {what} once, received '{text}'")
         found[name] = value
     return found
 

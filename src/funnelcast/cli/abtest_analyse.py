@@ -61,7 +61,12 @@ def analyse(
     known = Covariate(tuple(covariates), covariate) if covariates or covariate else None
     record = measure(
         Files(tuple(exposures), tuple(outcomes), known, memory, threads),
-        Split(read_numbers("--share", share), base, experiment, read_choice("--crossed", crossed, ("drop", "first"))),
+        Split(
+            read_numbers("--share", share, "variant"),
+            base,
+            experiment,
+            read_choice("--crossed", crossed, ("drop", "first")),
+        ),
         Attribution(tuple(step), read_choice("--join", join, ("auto", "user", "request_id")), window),
         Rules(alpha, planned_lift, read_choice("--per", per, ("exposure", "user"))),
     )

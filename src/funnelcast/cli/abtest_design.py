@@ -66,7 +66,7 @@ def design(
     sources = [bool(rate), data is not None, bool(exposures or outcomes)]
     if sum(sources) != 1 or bool(exposures) != bool(outcomes):
         raise ConfigError("one source should be given: --rate, or --data, or --exposures with --outcomes")
-    shares = read_numbers("--share", share) or {"control": 0.5, "treatment": 0.5}
+    shares = read_numbers("--share", share, "variant") or {"control": 0.5, "treatment": 0.5}
     if base is not None:
         if base not in shares:
             raise ConfigError(f"--base should be one of {', '.join(shares)}, received '{base}'")

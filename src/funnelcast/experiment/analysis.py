@@ -69,7 +69,7 @@ def build_analysis(joined: Joined, rules: Rules, options: Record) -> Record:
         "planned_lift": rules.planned_lift,
         "mixing_spread": rules.spread,
         "base": names[0],
-        "variants": _variants(totals),
+        "variants": _variants(totals, 1 - rules.alpha),
         "assignment": _assignment(joined),
         "counts": joined.counts,
         "days": [
@@ -83,16 +83,17 @@ def build_analysis(joined: Joined, rules: Rules, options: Record) -> Record:
     return record | {"verdict": verdict(record)}
 
 
-def _variants(totals: Totals) -> list[Record]:
-    return [
-        {
-            "variant": name,
-            "share": share,
-            "users": int(np.count_nonzero(member)),
-            "exposures": int(totals.exposed[member].sum()),
-        }
-        for (name, share), member in zip(totals.joined.shares.items(), totals.members, strict=True)
-    ]
+def _variants(totals: Totals, level: float) -> list[Record]:
+    """Count users and exposures; a variant that changes how often users come makes rates per exposure misleading."""
+    visits = [ratio(totals.exposed * member, member.astype(np.float64)) for member in totals.members]
+    found: list[Record] = []
+    for (name, share), member, visit in zip(totals.joined.shares.items(), totals.members, visits, strict=True):
+        users, exposures = int(np.count_nonzero(member)), int(totals.exposed[member].sum())
+        found.append({"variant": name, "share": share, "users": users, "exposures": exposures})
+        found[-1]["exposures_per_user"] = _estimate(visit, level)
+        if len(found) > 1:
+            found[-1]["exposures_lift"] = _lift(relative_lift(visits[0], visit), level)
+    return found
 
 
 def _assignment(joined: Joined) -> Record:

@@ -80,9 +80,11 @@ def _split_section(record: Record) -> Section:
     rows = []
     for entry in record["variants"]:
         shares = percent(entry["share"]), percent(entry["users"] / total)
-        rows.append([entry["variant"], *shares, f"{entry['users']:,}", f"{entry['exposures']:,}"])
+        visits = entry["exposures_per_user"]["value"]
+        counts = [f"{entry['users']:,}", f"{entry['exposures']:,}", "-" if visits is None else f"{visits:.4g}"]
+        rows.append([entry["variant"], *shares, *counts])
     table = Table.of_text(
-        ["variant", "planned share", "share", "users", "exposures"],
+        ["variant", "planned share", "share", "users", "exposures", "exposures a user"],
         rows,
         (f"Chi-squared test of the planned shares: {p_text(assignment['p_value'])}; an alarm below 0.001.",),
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import duckdb
 
 from funnelcast.data.sql import identifier, literal, text_list
-from funnelcast.errors import DataError, choices
+from funnelcast.errors import ConfigError, DataError, choices
 from funnelcast.experiment.logs import Log
 
 __all__ = ["Split", "find_users"]
@@ -29,6 +29,9 @@ class Split:
         crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
             with the `first` variant.
         pooled: all users are one group whatever their variants: a history and no experiment.
+
+    Raises:
+        ConfigError: the shares are no shares.
     """
 
     shares: Mapping[str, float]
@@ -37,11 +40,16 @@ class Split:
     crossed: Crossed = "drop"
     pooled: bool = False
 
+    def __post_init__(self) -> None:
+        values = list(self.shares.values())
+        if values and (min(values) <= 0 or abs(sum(values) - 1) > 1e-9 or len(values) < 2 - self.pooled):
+            raise ConfigError(f"variants should be two or more with shares > 0 with the sum 1, received {values}")
+
 
 def find_users(
     connection: duckdb.DuckDBPyConnection, log: Log, split: Split
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Make the tables `users` (id, user, arm, first_time) and `exposed` (id, arm, time, day, request_id).
+    """Make the tables `users` (id, user, arm, first_time) and `exposed`, which is the log of those users.
 
     A user belongs to the variant of the first exposure, from which on outcomes count. Rows without user, variant or
     time, of variants that are not in the plan, and repeated ones (the same request, or the same user, variant and
@@ -91,8 +99,8 @@ def find_users(
         f"FROM everyone WHERE {kept}"
     )
     connection.execute(
-        "CREATE TABLE exposed AS SELECT id, user, arm, time, CAST(time AS DATE) AS day, request_id, latency, failed "
-        "FROM exposures JOIN users USING (user)"
+        "CREATE TABLE exposed AS SELECT id, user, arm, variant, time, CAST(time AS DATE) AS day, request_id, "
+        "latency, failed FROM exposures JOIN users USING (user)"
     )
     found = _one(connection, "SELECT (SELECT count(*) FROM exposures), count_if(crossed), count(*) FROM everyone")
     counts |= {"repeated": counts.pop("known") - found[0], "users_crossed": found[1], "users_seen": found[2]}

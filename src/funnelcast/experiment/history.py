@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def history_of_shards(folder: Path, per: Literal["exposure", "user"] = "exposure
     schema = Schema.load(folder / "schema.json")
     if not schema.has_user:
         raise DataError(f"{folder}: rows should have a user, so that the variance is that of users, received none")
-    shards = f"read_parquet({literal(str(folder / '*' / '*.parquet'))})"
+    shards = f"read_parquet({literal(glob.escape(str(folder)) + '/*/*.parquet')})"
     weight = identifier(WEIGHT_COLUMN) if schema.has_weight else "1"
     columns = []
     for i, name in enumerate(schema.step_names):

@@ -201,10 +201,11 @@ def _newcomers(connection: duckdb.DuckDBPyConnection, days: list[date], arms: in
 def _service(connection: duckdb.DuckDBPyConnection, variants: list[str]) -> list[dict[str, Any]]:
     """Latency and errors by variant, where the log has either."""
     rows = connection.execute(
-        "SELECT arm, count(*), quantile_cont(latency, 0.5), quantile_cont(latency, 0.95), "
-        "quantile_cont(latency, 0.99), avg(CAST(failed AS INTEGER)) FROM exposed GROUP BY arm ORDER BY arm"
+        "SELECT variant, count(*), quantile_cont(latency, 0.5), quantile_cont(latency, 0.95), "
+        "quantile_cont(latency, 0.99), avg(CAST(failed AS INTEGER)) FROM exposed GROUP BY variant"
     ).fetchall()
     names = ("exposures", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "error_share")
-    found = [{"variant": variants[row[0]], **dict(zip(names, row[1:], strict=True))} for row in rows]
+    found = [{"variant": row[0], **dict(zip(names, row[1:], strict=True))} for row in rows]
+    found.sort(key=lambda entry: variants.index(entry["variant"]))
     measured = any(entry["latency_ms_p50"] is not None or entry["error_share"] is not None for entry in found)
     return found if measured else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from funnelcast.experiment.sample_ratio import MISMATCH_LEVEL
 from funnelcast.report.elements import isolate
 
 __all__ = ["gain", "p_text", "verdict"]
@@ -66,7 +67,7 @@ def verdict(record: Record) -> dict[str, Any]:
         pairs = [("split", f"Users are split as planned ({users}; {p_text(assignment['p_value'])}).")]
         pairs += [(step["name"], _of_lift(record, lift)) for step in record["steps"] for lift in step["lifts"]]
         pairs.append(("what now", _advice(record)))
-    pairs += [("left out", sentence) for sentence in _warnings(record)]
+    pairs += [("mind", sentence) for sentence in _warnings(record)]
     return {
         "valid": not assignment["mismatch"],
         "sentences": [{"about": about, "text": text} for about, text in pairs],
@@ -99,9 +100,17 @@ def _advice(record: Record) -> str:
 
 
 def _warnings(record: Record) -> list[str]:
-    """Say what was left out where it is much."""
+    """Say what was left out where it is much, and where exposures are no fair unit."""
     exposures, outcomes = record["counts"]["exposures"], record["counts"]["outcomes"]
     found = []
+    for entry in record["variants"][1:]:
+        lift = entry["exposures_lift"]
+        if record["per"] == "exposure" and lift["p_value"] is not None and lift["p_value"] < MISMATCH_LEVEL:
+            found.append(
+                f"Users of {isolate(entry['variant'])} have {gain(lift['value'])} exposures "
+                f"({p_text(lift['p_value'])}): "
+                "rates per exposure do not show what a user brings; see rates per user."
+            )
     if exposures["users_crossed"] > _MANY * exposures["users_seen"]:
         what = "were dropped" if record["crossed"] == "drop" else "count for their first one"
         found.append(
