@@ -97,6 +97,21 @@ def returning_users(rate: float, users: int, shape: float = 2.0, alike: float = 
     return world
 
 
+def one_purchase(rate: float, users: int, delay: float = 5.0) -> World:
+    """Users who come at some look and buy once, if ever, so many looks later on average."""
+
+    def world(draw: np.random.Generator, runs: int, looks: int, lift: float) -> Looks:
+        entry = draw.integers(0, looks, (2, runs, users))
+        chance = np.array([rate, rate * (1 + lift)])[:, None, None]
+        buys = draw.random((2, runs, users)) < chance
+        bought = np.where(buys, entry + draw.geometric(1 / (1 + delay), entry.shape) - 1, looks)
+        for look in range(looks):
+            here, done = (entry <= look).astype(float), (bought <= look).astype(float)
+            yield clustered(done[0], here[0]), clustered(done[1], here[1])
+
+    return world
+
+
 def amounts(share: float, users: int, sigma: float = 1.0) -> World:
     """New users of whom few pay, amounts being lognormal."""
 
@@ -165,6 +180,7 @@ WORLDS: dict[str, World] = {
     "click 20 %, new users": new_users(0.2, 250),
     "order 1 %, new users": new_users(0.01, 2000),
     "click 20 %, returning users": returning_users(0.2, 800),
+    "one late purchase a user": one_purchase(0.1, 2000),
     "amounts of 2 % of users": amounts(0.02, 1000),
 }
 

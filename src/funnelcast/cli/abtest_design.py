@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -55,40 +55,27 @@ def design(
     out: Annotated[Path | None, typer.Option(help="Folder for design.json and design.md.")] = None,
 ) -> None:
     """Say how many users and days a lift at every step needs, and what lift a number of users can show."""
-    from funnelcast.experiment.attribution import Attribution
-    from funnelcast.experiment.covariate import Covariate
     from funnelcast.experiment.design import Plan, binomial_step
     from funnelcast.experiment.design_page import build_design, design_notes, design_table, write_design
-    from funnelcast.experiment.history import history_of_logs, history_of_shards
-    from funnelcast.experiment.joined import Files
 
-    unit = read_choice("--per", per, ("exposure", "user"))
-    sources = [bool(rate), data is not None, bool(exposures or outcomes)]
-    if sum(sources) != 1 or bool(exposures) != bool(outcomes):
+    if users_per_day is not None and users_per_day <= 0:
+        raise ConfigError(f"--users-per-day should be above 0, received {users_per_day}")
+    if sum([bool(rate), data is not None, bool(exposures or outcomes)]) != 1 or bool(exposures) != bool(outcomes):
         raise ConfigError("one source should be given: --rate, or --data, or --exposures with --outcomes")
-    shares = read_numbers("--share", share, "variant") or {"control": 0.5, "treatment": 0.5}
-    if base is not None:
-        if base not in shares:
-            raise ConfigError(f"--base should be one of {', '.join(shares)}, received '{base}'")
-        shares = {base: shares[base]} | shares
-    plan = Plan(lift=lift, power=power, alpha=alpha, shares=shares, tests=tests)
-    history: History | None = None
-    if data is not None:
-        history = history_of_shards(data, unit)
-    elif exposures:
-        known = Covariate(tuple(covariates), covariate) if covariates or covariate else None
-        files = Files(tuple(exposures), tuple(outcomes), known, memory, threads)
-        history = history_of_logs(files, Attribution(tuple(step)), unit)
-    if history is not None:
-        steps, source = history.steps, _source(history)
-    else:
+    plan = Plan(lift=lift, power=power, alpha=alpha, shares=_shares(share, base), tests=tests)
+    newcomers: tuple[int, ...] = ()
+    unit = read_choice("--per", per, ("exposure", "user"))
+    if rate:
         rates = read_numbers("--rate", rate)
         steps = tuple(binomial_step(name, p, exposures_per_user, design_effect) for name, p in rates.items())
         source = {}
-    if users_per_day is not None and users_per_day <= 0:
-        raise ConfigError(f"--users-per-day should be above 0, received {users_per_day}")
-    newcomers = [users_per_day] if users_per_day is not None else list(history.newcomers) if history else []
-    record = build_design(steps, plan, newcomers, users, source)
+    else:
+        logs = _Logs(tuple(exposures), tuple(outcomes), tuple(covariates), covariate, tuple(step), memory, threads)
+        history = _history(data, logs, unit)
+        steps, newcomers = history.steps, history.newcomers
+        source = {"users": history.users, "units": history.units}
+    days = newcomers if users_per_day is None else (users_per_day,)
+    record = build_design(steps, plan, days, users, source)
     console.print(design_table(record))
     for line in design_notes(record):
         console.print(line, soft_wrap=True, highlight=False)
@@ -97,5 +84,37 @@ def design(
         console.print(f"design in {out / 'design.md'}", soft_wrap=True)
 
 
-def _source(history: History) -> dict[str, Any]:
-    return {"users": history.users, "units": history.units}
+class _Logs(NamedTuple):
+    """The options that name a history in logs."""
+
+    exposures: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    covariates: tuple[str, ...]
+    covariate: str | None
+    steps: tuple[str, ...]
+    memory: str
+    threads: int | None
+
+
+def _history(data: Path | None, logs: _Logs, per: Literal["exposure", "user"]) -> History:
+    """Measure a prepared folder, or logs."""
+    from funnelcast.experiment.attribution import Attribution
+    from funnelcast.experiment.covariate import Covariate
+    from funnelcast.experiment.history import history_of_logs, history_of_shards
+    from funnelcast.experiment.joined import Files
+
+    if data is not None:
+        return history_of_shards(data, per)
+    known = Covariate(logs.covariates, logs.covariate) if logs.covariates or logs.covariate else None
+    files = Files(logs.exposures, logs.outcomes, known, logs.memory, logs.threads)
+    return history_of_logs(files, Attribution(logs.steps), per)
+
+
+def _shares(texts: list[str], base: str | None) -> dict[str, float]:
+    """Read the planned shares, the base first."""
+    shares = read_numbers("--share", texts, "variant") or {"control": 0.5, "treatment": 0.5}
+    if base is None:
+        return shares
+    if base not in shares:
+        raise ConfigError(f"--base should be one of {', '.join(shares)}, received '{base}'")
+    return {base: shares[base]} | shares

@@ -81,8 +81,8 @@ def _split_section(record: Record) -> Section:
     for entry in record["variants"]:
         shares = percent(entry["share"]), percent(entry["users"] / total)
         visits = entry["exposures_per_user"]["value"]
-        counts = [f"{entry['users']:,}", f"{entry['exposures']:,}", "-" if visits is None else f"{visits:.4g}"]
-        rows.append([entry["variant"], *shares, *counts])
+        numbers = [f"{entry['users']:,}", f"{entry['exposures']:,}", "-" if visits is None else f"{visits:.4g}"]
+        rows.append([entry["variant"], *shares, *numbers])
     table = Table.of_text(
         ["variant", "planned share", "share", "users", "exposures", "exposures a user"],
         rows,

@@ -68,17 +68,8 @@ def find_users(
     """
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
-    optional = {
-        "request_id": log.text("request_id") if "request_id" in log.types else "CAST(NULL AS VARCHAR)",
-        "latency": log.number("latency_ms") if "latency_ms" in log.types else "CAST(NULL AS DOUBLE)",
-        "failed": _failed(log),
-    }
-    columns = ", ".join(f"{expression} AS {name}" for name, expression in optional.items())
     experiment, where = _of_experiment(connection, log, split)
-    connection.execute(
-        f"CREATE TABLE raw_exposures AS SELECT {log.text('user')} AS user, {log.text('variant')} AS variant, "
-        f"{log.time('time')} AS time, {columns} FROM {log.relation} {where}"
-    )
+    _read(connection, log, where)
     shares = _shares(connection, log, split)
     counts = _count(connection, shares)
     key = "coalesce(request_id, concat(user, chr(31), variant, chr(31), time)), request_id IS NULL"
@@ -107,6 +98,20 @@ def find_users(
     counts["kept"] = _one(connection, "SELECT count(*) FROM exposed")[0]
     connection.execute("DROP TABLE exposures; DROP TABLE everyone")
     return shares, counts | {"experiment": experiment}
+
+
+def _read(connection: duckdb.DuckDBPyConnection, log: Log, where: str) -> None:
+    """Make `raw_exposures` of text, times and numbers."""
+    optional = {
+        "request_id": log.text("request_id") if "request_id" in log.types else "CAST(NULL AS VARCHAR)",
+        "latency": log.number("latency_ms") if "latency_ms" in log.types else "CAST(NULL AS DOUBLE)",
+        "failed": _failed(log),
+    }
+    columns = ", ".join(f"{expression} AS {name}" for name, expression in optional.items())
+    connection.execute(
+        f"CREATE TABLE raw_exposures AS SELECT {log.text('user')} AS user, {log.text('variant')} AS variant, "
+        f"{log.time('time')} AS time, {columns} FROM {log.relation} {where}"
+    )
 
 
 def _pooled(log: Log, name: str) -> Log:
