@@ -117,3 +117,11 @@ def test_a_folder_without_users_or_shards_is_refused(prepared: Path, tmp_path: P
         path.write_bytes(b"no shard")
     with pytest.raises(ArtifactError, match="should hold readable shards"):
         history_of_shards(prepared)
+
+
+def test_shards_with_times_tell_how_many_users_come_a_day(prepared: Path) -> None:
+    for path in prepared.glob("*/*.parquet"):
+        rows = pd.read_parquet(path)
+        rows["time"] = pd.Timestamp("2026-03-01", tz="UTC") + pd.to_timedelta(rows["user"] // 8, unit="D")
+        rows.to_parquet(path)
+    assert history_of_shards(prepared).newcomers == (8, 8, 4)  # users 0 to 19

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -284,3 +286,26 @@ def test_files_of_two_formats_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"exposures .*bad\.parquet: should be readable Parquet, received"):
         join_logs(Files((str(tmp_path / "bad.parquet"),), (first,)), Split(HALVES), Attribution())
+
+
+def test_a_file_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "exposures.parquet"
+    rows = {"time": [at(1)] * 5000, "user": [sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(5000)]}
+    rows["variant"] = ["A", "B"] * 2500
+    pq.write_table(pa.table(rows), path, compression="zstd", use_dictionary=False)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 1000] = bytes(1000)
+    path.write_bytes(damaged)
+    outcomes = write_lines(tmp_path / "outcomes.jsonl", GOOD)
+    with pytest.raises(DataError, match=r"exposures\.parquet.*: should be readable logs, received") as caught:
+        join_logs(Files((str(path),), (outcomes,), threads=1), Split(HALVES), Attribution())
+    assert "\n" not in str(caught.value)
+
+
+def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate\nmore words")
+
+    monkeypatch.setattr("funnelcast.experiment.joined.find_users", full)
+    with pytest.raises(ConfigError, match="memory limit should be larger for these logs, received 1GB: Out of Memory"):
+        join(tmp_path, BOTH, GOOD)
