@@ -67,7 +67,7 @@ def _split_section(record: Record) -> Section:
     panel = Panel(
         "newcomers",
         "New users a day",
-        daily_figure("newcomers", lines, [[] for _ in lines], "users"),
+        daily_figure("newcomers", lines, [[] for _ in lines], "users", (0, 1.1 * max(map(max, counts)))),
         f"Users whose first exposure was on a day, for {len(names)} variants over {len(days)} days.",
         "Variants of the same share should run together.",
         Table.of_text(
