@@ -37,6 +37,23 @@ def test_shares_are_kept_and_salts_are_independent() -> None:
         assert not sample_ratio(np.bincount(own).tolist(), [0.5, 0.5]).mismatch
 
 
+def test_golden_users_have_their_arms_on_every_machine() -> None:
+    assert "".join(map(str, assign(range(32), "golden", (0.2, 0.5, 0.3)))) == "11200122202101102200121222112101"
+    assert assign(["ann", "Łukasz", "日本", "", "a:b"], "spring").tolist() == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("salt", ["spring", "autumn", "2026-03"])
+def test_shares_are_within_half_a_percent_at_100_000_users(salt: str) -> None:
+    shares = np.bincount(assign(range(100_000), salt, (0.2, 0.5, 0.3))) / 100_000
+    assert np.abs(shares - [0.2, 0.5, 0.3]).max() <= 0.005
+
+
+def test_a_change_of_two_shares_moves_only_the_users_it_must() -> None:
+    before, after = (assign(range(20_000), "spring", (share, 1 - share)) for share in (0.5, 0.6))
+    assert set(zip(before[before != after].tolist(), after[before != after].tolist(), strict=True)) == {(1, 0)}
+    assert (before != after).mean() == pytest.approx(0.1, abs=0.01)
+
+
 @pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.6), (1.5, -0.5)])
 def test_impossible_shares_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="above 0 with the sum 1"):

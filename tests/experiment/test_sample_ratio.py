@@ -48,3 +48,14 @@ def test_a_sound_assignment_is_rarely_blamed() -> None:
 def test_impossible_numbers_are_refused(counts: list[int], shares: list[float]) -> None:
     with pytest.raises(ConfigError, match="shares > 0 with the sum 1, received"):
         sample_ratio(counts, shares)
+
+
+def test_alarms_are_rare_on_fair_splits_and_sure_on_unfair_ones() -> None:
+    draw, users = np.random.default_rng(1), 100_000
+
+    def alarms(share: float, tests: int) -> float:
+        counts = draw.binomial(users, share, tests).tolist()
+        return float(np.mean([sample_ratio([n, users - n], [0.5, 0.5]).mismatch for n in counts]))
+
+    assert alarms(0.5, 4000) <= 0.001 + 3 * math.sqrt(0.001 / 4000)
+    assert alarms(50 / 102, 400) >= 0.99

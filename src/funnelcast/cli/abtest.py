@@ -1,34 +1,73 @@
-"""`funnelcast abtest`: online comparisons of two runs."""
+"""`funnelcast abtest`: online experiments; what their commands share, and the simulated one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from funnelcast.cli.shell import app, console
 from funnelcast.errors import ConfigError
 
-abtest = typer.Typer(help="Compare two runs on live or simulated traffic.", no_args_is_help=True)
+abtest = typer.Typer(help="Design, simulate and analyse online experiments.", no_args_is_help=True)
 app.add_typer(abtest, name="abtest")
 
 
 @abtest.callback()
 def options() -> None:
-    """Compare two runs on live or simulated traffic."""
+    """Design, simulate and analyse online experiments."""
 
 
-def _values(texts: list[str]) -> dict[str, float]:
-    """Read `--value STEP=NUMBER`."""
-    found = {}
+Exposures = Annotated[list[str], typer.Option(help="Exposure log, Parquet or JSON lines; several, or a pattern.")]
+Outcomes = Annotated[list[str], typer.Option(help="Outcomes, a column a step; several, or a pattern.")]
+Covariates = Annotated[list[str], typer.Option(help="Files of user and what was known before (CUPED).")]
+CovariateColumn = Annotated[str | None, typer.Option(help="Its column, there or in the exposures.")]
+StepNames = Annotated[list[str], typer.Option(help="Column of a step, in funnel order; all by default.")]
+Share = Annotated[list[str], typer.Option(help="variant=share of the users; equal ones by default.")]
+Base = Annotated[str | None, typer.Option(help="Variant the others are compared with; the first by default.")]
+Per = Annotated[str, typer.Option(help="Rates per exposure or per user.")]
+Memory = Annotated[str, typer.Option(help="Memory limit, such as 1GB.")]
+
+
+def read_numbers(option: str, texts: list[str], what: str = "step") -> dict[str, float]:
+    """Read `step=number` texts.
+
+    Args:
+        option: what stands before them, for messages.
+        texts: what the user wrote.
+        what: what the names are.
+
+    Raises:
+        ConfigError: a text is of another form, or a name comes twice.
+    """
+    found: dict[str, float] = {}
     for text in texts:
-        step, _, number = text.partition("=")
+        name, _, number = (part.strip() for part in text.rpartition("="))
         try:
-            found[step.strip()] = float(number)
+            value = float(number)
         except ValueError as error:
-            raise ConfigError(f"--value should be step=number, received '{text}'") from error
+            raise ConfigError(f"{option} should be {what}=number, received '{text}'") from error
+        if not name or name in found:
+            raise ConfigError(f"{option} should name every {what} once, received '{text}'")
+        found[name] = value
     return found
+
+
+def read_choice(option: str, text: str, known: tuple[str, ...]) -> Any:
+    """Check a word.
+
+    Args:
+        option: what stands before it.
+        text: what the user wrote.
+        known: the choices.
+
+    Raises:
+        ConfigError: the word is none of them.
+    """
+    if text not in known:
+        raise ConfigError(f"{option} should be one of {', '.join(known)}, received '{text}'")
+    return text
 
 
 @abtest.command()
@@ -57,7 +96,7 @@ def simulate(
 
     traffic = Traffic(days=days, users=users, candidates=candidates, visits=visits, seed=seed)
     shown = min(5, candidates) if show is None else show
-    plan = Plan(traffic, show=shown, rank_by=rank_by, values=_values(value), paired=paired, salt=salt)
+    plan = Plan(traffic, show=shown, rank_by=rank_by, values=read_numbers("--value", value), paired=paired, salt=salt)
     record = simulate_days((Run(run_a), Run(run_b)), plan, data)
     console.print(to_rich_table(record))
     for line in summary_lines(record):

@@ -1,4 +1,4 @@
-"""Rates of arms day by day, with their intervals as bands."""
+"""Rates and lifts of arms day by day, with their intervals as bands."""
 
 from __future__ import annotations
 
@@ -7,30 +7,45 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from funnelcast.report.figures import Line, _colour, _draw, _percent, _plot
+from funnelcast.report.figures import _INK, Line, _colour, _draw, _percent, _plot
 
 __all__ = ["daily_figure"]
 
 
-def daily_figure(name: str, lines: Sequence[Line], bands: Sequence[Sequence[tuple[float, float]]], label: str) -> str:
-    """Draw the daily rate of every arm.
+_SHARES = ("rate", "lift")
+
+
+def daily_figure(
+    name: str,
+    lines: Sequence[Line],
+    bands: Sequence[Sequence[tuple[float, float]]],
+    label: str,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """Draw a daily number of every arm.
 
     Args:
         name: prefix of ids, unique on the page.
-        lines: one an arm; x day from 1, y rate.
-        bands: for each line the interval of every point.
-        label: of the rates; a share is written in percent where it is `rate`.
+        lines: one an arm; x day from 1, y the number.
+        bands: for each line the interval of every point; empty for a line without.
+        label: of the numbers; shares are written in percent where it is `rate` or `lift`, and a lift has a line at 0.
+        limits: of the vertical axis; None for all that is drawn.
     """
 
     def draw(axes: Axes) -> None:
+        if label == "lift":
+            axes.axhline(0, color=_INK, linewidth=0.8, alpha=0.4)
         for line, band in zip(lines, bands, strict=True):
-            low, high = zip(*band, strict=True) if band else ((), ())
-            axes.fill_between(line.x, low, high, color=_colour(line.series), alpha=0.15, linewidth=0)
+            if band:
+                low, high = zip(*band, strict=True)
+                axes.fill_between(line.x, low, high, color=_colour(line.series), alpha=0.15, linewidth=0)
             _plot(axes, line, mark=True)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        number = _percent if label == "rate" else lambda value, _: f"{value:.6g}"
+        number = _percent if label in _SHARES else lambda value, _: f"{value:.6g}"
         axes.yaxis.set_major_formatter(FuncFormatter(number))
         axes.set(xlabel="day", ylabel=label)
+        if limits is not None:
+            axes.set_ylim(limits)
 
     return _draw(name, draw)

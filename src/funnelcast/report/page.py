@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from funnelcast.files import write_bytes
-from funnelcast.report.colours import css_colours
 from funnelcast.report.decomposition import decomposition_section
 from funnelcast.report.elements import Section, isolate
 from funnelcast.report.explanations import importance_section, slices_section
 from funnelcast.report.origin import efficiency_section, origin_section
 from funnelcast.report.overview import funnel_section, leaderboard_section, verdict_section
+from funnelcast.report.render import render_page
 from funnelcast.report.selectors import selectors_section
 from funnelcast.report.source import Source, read_source
 from funnelcast.report.steps import step_section
@@ -23,6 +19,13 @@ from funnelcast.report.svg_files import write_figures
 from funnelcast.report.training import training_section
 
 __all__ = ["write_report"]
+
+METRICS = (
+    "Normalised entropy: log-loss over the entropy of the base rate of the very rows. PCOC: predicted over "
+    "observed conversions, best at 1. ECE: expected calibration error over 20 bins of equal mass. GAUC: AUC "
+    "within users, weighted by rows. Rising share: rows whose reach exceeds that of the former step. A metric "
+    "without a value is left out and never counted as a number."
+)
 
 
 def write_report(folder: Path, figures: Path | None = None) -> Path:
@@ -72,29 +75,13 @@ def _sections(source: Source) -> list[Section]:
 
 
 def _render(source: Source, sections: Sequence[Section]) -> str:
-    """Fill the template; the page allows its own script by checksum and no other."""
-    environment = Environment(
-        loader=PackageLoader("funnelcast.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    loader = environment.loader
-    assert loader is not None
-    style, script = (loader.get_source(environment, name)[0] for name in ("style.css", "tables.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    board = source.board
+    """Say in the header what was measured, and in the footer what the metrics are."""
+    board, run = source.board, source.runs[0]
     dataset, count = isolate(board["dataset"]), len(board["rows"])
-    run = source.runs[0]
     title = f"{dataset}: comparison of {count} experiment{'s' if count > 1 else ''}"
-    return environment.get_template("template.html").render(
-        title=f"{dataset}: {isolate(run.experiment)}, seed {run.report['seed']}" if source.single else title,
-        source=source,
-        sections=sections,
-        light=css_colours("light"),
-        dark=css_colours("dark"),
-        style=style,
-        script=script,
-        script_digest=digest,
-    )
+    if source.single:
+        title, size = f"{dataset}: {isolate(run.experiment)}, seed {run.report['seed']}", "one run"
+    else:
+        seeds = ", ".join(map(str, board["seeds"]))
+        size = f"seeds {seeds}. Numbers are means over seeds ± sample standard deviation"
+    return render_page(title, f"{board['split'].upper()}, {board['row_count']:,} rows; {size}.", sections, METRICS)

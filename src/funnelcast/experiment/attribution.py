@@ -1,0 +1,139 @@
+"""Outcome log -> outcomes of exposed users, each with the exposure it is put down to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import duckdb
+
+from funnelcast.errors import DataError
+from funnelcast.experiment.logs import Log
+
+__all__ = ["Attribution", "attribute"]
+
+Join = Literal["auto", "user", "request_id"]
+COPIES = '"funnelcast:copies"'
+_NO_STEPS = {"time", "user", "experiment", "variant", "request_id", "event_id", "model_version"}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How outcomes find their exposures.
+
+    Args:
+        steps: columns of the outcomes in funnel order, each a number of events or an amount a row, null for none;
+            empty: every column that is not one of the exposure log.
+        join: by `user` and time: an outcome belongs to the last exposure of its user at or before it; by
+            `request_id`: to the exposure of that id; `auto`: by `request_id` where both logs have it.
+        window: an outcome later than this after its exposure does not count; None for no limit.
+
+    Raises:
+        DataError: the window is not above 0, or a step is named twice.
+    """
+
+    steps: tuple[str, ...] = ()
+    join: Join = "auto"
+    window: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window <= timedelta(0):
+            raise DataError(f"window should be above 0, received {self.window}")
+        if len(set(self.steps)) < len(self.steps):
+            raise DataError(f"steps should be named once, received {', '.join(self.steps)}")
+
+
+def attribute(
+    connection: duckdb.DuckDBPyConnection, log: Log, plan: Attribution, *, has_request: bool
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Make the table `outcomes` (id, exposed_day, known_day, x0, x1, ...) from `users` and `exposed`.
+
+    Left out and counted: rows without user (or request) or time, rows that repeat another in every column, of users
+    without an exposure in the analysis, before the first exposure, and later than the window.
+
+    Args:
+        connection: the database, with the tables of `find_users`.
+        log: of the outcomes.
+        plan: how outcomes find their exposures.
+        has_request: whether the exposures have ids.
+
+    Returns:
+        The steps, and what was counted.
+
+    Raises:
+        DataError: a column is missing or of the wrong type, or a number is not finite.
+    """
+    by_request = plan.join == "request_id" or (plan.join == "auto" and has_request and "request_id" in log.types)
+    timed = [] if by_request and plan.window is None else ["time"]
+    log.need("request_id" if by_request else "user", *timed)
+    if by_request and not has_request:
+        raise log.error("joining by request_id needs that column in the exposures as well")
+    steps = plan.steps or tuple(name for name in log.types if name not in _NO_STEPS)
+    if not steps:
+        raise log.error(f"should have a column a step, received {', '.join(log.types)}")
+    log.need(*steps)
+    _read(connection, log, steps, by_request=by_request)
+    late = (
+        "false"
+        if plan.window is None
+        else f"time > since + to_microseconds({plan.window // timedelta(microseconds=1)})"
+    )
+    _join(connection, steps, by_request=by_request, late=late)
+    names = ("rows", "without_key_or_time", "repeated", "without_exposure", "before_exposure", "late", "kept")
+    row = connection.execute(
+        "SELECT coalesce(sum(copies), 0)::BIGINT, coalesce(sum(copies) FILTER (state = -1), 0)::BIGINT, "
+        "coalesce(sum(copies - 1) FILTER (state >= 0), 0)::BIGINT, "
+        "count_if(state = 0), count_if(state = 1), count_if(state = 2), count_if(state = 3) FROM joined"
+    ).fetchone()
+    assert row is not None
+    numbers = ", ".join(f"x{i}" for i in range(len(steps)))
+    connection.execute(
+        f"CREATE TABLE outcomes AS SELECT id, CAST(since AS DATE) AS exposed_day, "
+        f"CAST(coalesce(time, since) AS DATE) AS known_day, {numbers} FROM joined WHERE state = 3"
+    )
+    connection.execute("DROP TABLE joined; DROP TABLE raw_outcomes")
+    return steps, dict(zip(names, row, strict=True)) | {"joined_by": "request_id" if by_request else "user"}
+
+
+def _read(connection: duckdb.DuckDBPyConnection, log: Log, steps: Sequence[str], *, by_request: bool) -> None:
+    """Make `raw_outcomes` (key, time, copies, x...) of distinct rows; the key is null where a row cannot be joined."""
+    numbers = ", ".join(f"coalesce({log.number(step)}, 0) AS x{i}" for i, step in enumerate(steps))
+    time = log.time("time") if "time" in log.types else "CAST(NULL AS TIMESTAMP)"
+    key = log.text("request_id" if by_request else "user")
+    key = key if by_request else f"CASE WHEN {time} IS NOT NULL THEN {key} END"
+    connection.execute(
+        f"CREATE TABLE raw_outcomes AS SELECT {key} AS key, {time} AS time, {COPIES} AS copies, {numbers} "
+        f"FROM (SELECT *, count(*) AS {COPIES} FROM {log.relation} GROUP BY ALL)"
+    )
+    bad = connection.execute(
+        "SELECT " + ", ".join(f"count_if(NOT isfinite(x{i}))" for i in range(len(steps))) + " FROM raw_outcomes"
+    ).fetchone()
+    assert bad is not None
+    for step, count in zip(steps, bad, strict=True):
+        if count:
+            raise log.error(f"column '{step}' should hold finite numbers, received {count:,} that are not")
+
+
+def _join(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], *, by_request: bool, late: str) -> None:
+    """Make `joined` (id, since, time, copies, state, x...) with the states below."""
+    numbers = ", ".join(f"o.x{i}" for i in range(len(steps)))
+    if by_request:
+        source = (
+            f"SELECT e.id, e.time AS since, o.time, e.id AS known, o.key, o.copies, {numbers} FROM raw_outcomes o "
+            "LEFT JOIN exposed e ON o.key = e.request_id"
+        )
+        early = "time < since"
+    else:
+        source = (
+            f"SELECT e.id, e.time AS since, o.time, u.id AS known, o.key, o.copies, {numbers} FROM raw_outcomes o "
+            "LEFT JOIN users u ON o.key = u.user "
+            "ASOF LEFT JOIN exposed e ON o.key = e.user AND o.time >= e.time"
+        )
+        early = "since IS NULL"
+    # -1: no key, 0: no exposure, 1: before it, 2: later than the window, 3: kept.
+    connection.execute(
+        "CREATE TABLE joined AS SELECT *, CASE WHEN key IS NULL THEN -1 WHEN known IS NULL THEN 0 "
+        f"WHEN {early} THEN 1 WHEN {late} THEN 2 ELSE 3 END AS state FROM ({source})"
+    )

@@ -1,0 +1,189 @@
+"""Exposure log -> tables of users and of their exposures, with a count of everything that was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import duckdb
+
+from funnelcast.data.sql import identifier, literal, text_list
+from funnelcast.errors import ConfigError, DataError, choices
+from funnelcast.experiment.logs import Log
+
+__all__ = ["Split", "find_users"]
+
+Crossed = Literal["drop", "first"]
+_NAMED = 5  # unknown variants that are named
+
+
+@dataclass(frozen=True)
+class Split:
+    """How users were meant to be split.
+
+    Args:
+        shares: variant -> planned share of users, the base first; empty: equal shares of the variants that occur.
+        base: the variant that the others are compared with; None for the first one.
+        experiment: name of the experiment, where a log holds several.
+        crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
+            with the `first` variant.
+        pooled: all users are one group whatever their variants: a history and no experiment.
+
+    Raises:
+        ConfigError: the shares are no shares.
+    """
+
+    shares: Mapping[str, float]
+    base: str | None = None
+    experiment: str | None = None
+    crossed: Crossed = "drop"
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        values = list(self.shares.values())
+        if values and (min(values) <= 0 or abs(sum(values) - 1) > 1e-9 or len(values) < 2 - self.pooled):
+            raise ConfigError(f"variants should be two or more with shares > 0 with the sum 1, received {values}")
+
+
+def find_users(
+    connection: duckdb.DuckDBPyConnection, log: Log, split: Split
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Make the tables `users` (id, user, arm, first_time) and `exposed`, which is the log of those users.
+
+    A user belongs to the variant of the first exposure, from which on outcomes count. Rows without user, variant or
+    time, of variants that are not in the plan, and repeated ones (the same request, or the same user, variant and
+    time) are left out.
+
+    Args:
+        connection: the database.
+        log: of the exposures.
+        split: how users were meant to be split.
+
+    Returns:
+        Variant -> planned share, the base first, and what was counted, with the name of the `experiment`.
+
+    Raises:
+        DataError: a column or experiment is missing, or fewer than two variants have users.
+    """
+    log = _pooled(log, *split.shares) if split.pooled else log
+    log.need("time", "user", "variant")
+    experiment, where = _of_experiment(connection, log, split)
+    _read(connection, log, where)
+    shares = _shares(connection, log, split)
+    counts = _count(connection, shares)
+    key = "coalesce(request_id, concat(user, chr(31), variant, chr(31), time)), request_id IS NULL"
+    connection.execute(
+        "CREATE TABLE exposures AS SELECT * FROM raw_exposures "
+        f"WHERE user IS NOT NULL AND time IS NOT NULL AND list_contains({text_list(list(shares))}, variant) "
+        f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY time, user, variant) = 1"
+    )
+    connection.execute("DROP TABLE raw_exposures")
+    connection.execute(
+        "CREATE TABLE everyone AS SELECT user, min({'time': time, 'variant': variant}) AS first, "
+        "count(DISTINCT variant) > 1 AS crossed FROM exposures GROUP BY user"
+    )
+    kept = "NOT crossed" if split.crossed == "drop" else "true"
+    connection.execute(
+        "CREATE TABLE users AS SELECT row_number() OVER (ORDER BY user) - 1 AS id, user, "
+        f"list_position({text_list(list(shares))}, first.variant) - 1 AS arm, first.time AS first_time "
+        f"FROM everyone WHERE {kept}"
+    )
+    connection.execute(
+        "CREATE TABLE exposed AS SELECT id, user, arm, variant, time, CAST(time AS DATE) AS day, request_id, "
+        "latency, failed FROM exposures JOIN users USING (user)"
+    )
+    found = _one(connection, "SELECT (SELECT count(*) FROM exposures), count_if(crossed), count(*) FROM everyone")
+    counts |= {"repeated": counts.pop("known") - found[0], "users_crossed": found[1], "users_seen": found[2]}
+    counts["kept"] = _one(connection, "SELECT count(*) FROM exposed")[0]
+    connection.execute("DROP TABLE exposures; DROP TABLE everyone")
+    return shares, counts | {"experiment": experiment}
+
+
+def _read(connection: duckdb.DuckDBPyConnection, log: Log, where: str) -> None:
+    """Make `raw_exposures` of text, times and numbers."""
+    optional = {
+        "request_id": log.text("request_id") if "request_id" in log.types else "CAST(NULL AS VARCHAR)",
+        "latency": log.number("latency_ms") if "latency_ms" in log.types else "CAST(NULL AS DOUBLE)",
+        "failed": _failed(log),
+    }
+    columns = ", ".join(f"{expression} AS {name}" for name, expression in optional.items())
+    connection.execute(
+        f"CREATE TABLE raw_exposures AS SELECT {log.text('user')} AS user, {log.text('variant')} AS variant, "
+        f"{log.time('time')} AS time, {columns} FROM {log.relation} {where}"
+    )
+
+
+def _pooled(log: Log, name: str) -> Log:
+    """Give all rows one variant of one experiment."""
+    others = [f"{identifier(column)}" for column in ("variant", "experiment") if column in log.types]
+    left = f" EXCLUDE ({', '.join(others)})" if others else ""
+    types = {key: kind for key, kind in log.types.items() if key != "experiment"} | {"variant": "VARCHAR"}
+    return replace(log, relation=f"(SELECT *{left}, {literal(name)} AS variant FROM {log.relation})", types=types)
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+def _failed(log: Log) -> str:
+    """Whether an exposure went wrong: a text that is there, or true."""
+    if "error" not in log.types:
+        return "CAST(NULL AS BOOLEAN)"
+    if log.types["error"] == "BOOLEAN":
+        return f"coalesce({identifier('error')}, false)"
+    return f"{log.text('error')} IS NOT NULL"
+
+
+def _of_experiment(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> tuple[str | None, str]:
+    """Keep one experiment; a log of several needs its name. Returns the name and a condition."""
+    if "experiment" not in log.types:
+        if split.experiment is not None:
+            log.need("experiment")
+        return None, ""
+    column = log.text("experiment")
+    rows = connection.execute(f"SELECT DISTINCT {column} FROM {log.relation} LIMIT 100").fetchall()
+    names = sorted(str(row[0]) for row in rows if row[0] is not None)
+    if split.experiment is None:
+        if len(names) > 1:
+            raise log.error(f"holds several experiments, name one; known: {', '.join(names)}")
+        return (names[0] if names else None), ""
+    if split.experiment not in names:
+        raise log.error(f"experiment '{split.experiment}' has no rows; {choices(names, split.experiment)}")
+    return split.experiment, f"WHERE {column} = {literal(split.experiment)}"
+
+
+def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> dict[str, float]:
+    """Take the planned shares, or equal ones of the variants that occur; the base comes first."""
+    query = "SELECT DISTINCT variant FROM raw_exposures WHERE variant IS NOT NULL AND user IS NOT NULL"
+    seen = sorted(str(row[0]) for row in connection.execute(query).fetchall())
+    shares = dict(split.shares) or {name: 1 / len(seen) for name in seen}
+    rows = _one(connection, "SELECT count(*) FROM raw_exposures")[0]
+    if not seen:
+        raise log.error(f"should have exposures with a user and a variant, received none in {rows:,} rows")
+    if (len(shares) < 2 and not split.pooled) or not set(shares) & set(seen):
+        raise log.error(
+            f"should have exposures of at least two variants, received: {', '.join(seen)}; planned: {', '.join(shares)}"
+        )
+    base = split.base if split.base is not None else next(iter(shares))
+    if base not in shares:
+        raise DataError(f"base should be one of the variants, received '{base}'; {choices(shares, base)}")
+    return {base: shares[base]} | shares
+
+
+def _count(connection: duckdb.DuckDBPyConnection, shares: Mapping[str, float]) -> dict[str, Any]:
+    """Count the rows that are left out, each once, by its first reason."""
+    known = f"list_contains({text_list(list(shares))}, variant)"
+    names = ("rows", "without_user", "without_variant", "without_time", "unknown_variant", "known")
+    values = _one(
+        connection,
+        "SELECT count(*), count_if(user IS NULL), count_if(user IS NOT NULL AND variant IS NULL), "
+        "count_if(user IS NOT NULL AND variant IS NOT NULL AND time IS NULL), "
+        f"count_if(user IS NOT NULL AND time IS NOT NULL AND NOT {known}), "
+        f"count_if(user IS NOT NULL AND time IS NOT NULL AND {known}) FROM raw_exposures",
+    )
+    counts: dict[str, Any] = dict(zip(names, values, strict=True))
+    query = f"SELECT DISTINCT variant FROM raw_exposures WHERE NOT {known} ORDER BY 1 LIMIT {_NAMED}"
+    return counts | {"unknown_variants": [str(row[0]) for row in connection.execute(query).fetchall()]}
