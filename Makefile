@@ -1,9 +1,10 @@
 # Two commands do everything on a fresh machine with Python >= 3.11 and make:
 #   make demo    install, then prepare a simulated funnel, train five models, compare them, write report.html
-#   make test    install, then format, lint, types and all tests
+#   make test    install, then format, lint, types and the tests; TESTS=all adds the slow ones
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
+TESTS ?= fast
 
 .PHONY: demo test install bench bench-prepare bench-peers clean
 
@@ -23,7 +24,7 @@ demo: install
 	@$(BIN)/funnelcast compare experiments/synthetic/*.toml --data $(DEMO)/data --out $(DEMO)/comparison --seeds 1 --jobs 2
 
 test: install
-	@scripts/check $(BIN)
+	@scripts/check $(BIN) $(TESTS)
 
 bench: install
 	@$(BIN)/python -m benchmarks
