@@ -60,7 +60,7 @@ def test_gains_refer_to_the_complete_model(prepared: Path, tmp_path: Path) -> No
     [
         (
             complete("mmoe"),
-            r"model 'mmoe' has no variants .*; models that have: apem, dr_jl, escm2, lightgbm, multi_ipw, ",
+            r"model 'mmoe' has no variants .*; models that have: apem, apem_dense, dr_jl, escm2, lightgbm, multi_ipw, ",
         ),
         (complete("apem_open_gates"), "should start from the model 'apem', received 'apem_open_gates'"),
         (complete(name="apem_key_mask"), "should not be named like a variant, 'apem_key_mask'"),

@@ -75,7 +75,8 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         load_experiment(tmp_path)
 
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.toml"))
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.toml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: f"{p.parent.name}-{p.stem}")
@@ -84,4 +85,4 @@ def test_every_experiment_file_names_a_model_and_options_it_has(path: Path) -> N
     assert experiment.name == path.stem  # of the model that it trains, or of what it changes about one
     assert set(experiment.model.options) <= set(registry_of(name := experiment.model.name).options(name))
     head = path.read_text().splitlines()[:3]
-    assert head[0].startswith("# funnelcast prepare") and f"experiments/{path.parent.name}/{path.name}" in head[1]
+    assert head[0].startswith("# funnelcast prepare") and str(path.relative_to(ROOT)) in head[1]

@@ -210,9 +210,8 @@ def test_a_model_without_gates_is_one_error(
     run = fit(tmp_path / "run", data, experiment(model, **options), seed=0)
     code, _, err = command(str(run.folder))
     assert code == 2
-    expected = (
-        f"its model should have gates, received {received}; models that can have them: apem, dselect_k, mmoe, ple"
-    )
+    able = "apem, apem_dense, dselect_k, mmoe, ple"
+    expected = f"its model should have gates, received {received}; models that can have them: {able}"
     assert err == f"error: {run.folder}: {expected}\n"
     assert not (run.folder / "gates.json").exists() and not (run.folder / "figures").exists()
 

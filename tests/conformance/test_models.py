@@ -47,7 +47,7 @@ def total_loss(model: FunnelModel, batch: Batch) -> Tensor:
 def last_weights(model: FunnelModel) -> list[Tensor]:
     """The weights that give the logits: those of layers with one output, or else all but biases."""
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    heads = [m.weight for name, m in linear.items() if m.out_features == 1 or name.startswith("paths.0.output")]
+    heads = [m.weight for name, m in linear.items() if m.out_features == 1 or ".paths.0.output" in name]
     return heads or [weight for name, weight in model.named_parameters() if not name.endswith("bias")]
 
 
@@ -69,7 +69,7 @@ def test_prediction_and_gradients(
 ) -> None:
     schema = make_schema(steps, multi)
     model, batch = open_up(build(name, schema)), make_batch(schema, rows)
-    prediction = model(batch.ids)
+    prediction = model.eval()(batch.ids)
     for key, value in values(prediction).items():
         assert value.shape == (rows, steps), key
         assert value.dtype is torch.float32, key
@@ -77,7 +77,7 @@ def test_prediction_and_gradients(
     ones = torch.ones(rows, steps)
     torch.testing.assert_close(prediction.reach + prediction.log_not_reach.exp(), ones, rtol=0, atol=2e-6)
     torch.testing.assert_close(prediction.transition + prediction.log_not_transition.exp(), ones, rtol=0, atol=2e-6)
-    total_loss(model, batch).backward()
+    total_loss(model.train(), batch).backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{key} gets no gradient"
         assert bool(parameter.grad.isfinite().all()), f"{key} gets a gradient that is not finite"
@@ -183,8 +183,8 @@ def test_product_form_never_rises(
         monkeypatch.setattr(Prediction, form, spy_on(form, calls))
     prediction = model(batch.ids)
     composed = model.takes_graph and not calls
-    assert len(calls) == 1 or composed, "a model should end in one of the constructors of Prediction"
-    if calls != ["from_reach"]:
+    assert len(set(calls)) == 1 or composed, "a model should end in one of the constructors of Prediction"
+    if set(calls) != {"from_reach"}:
         assert bool((prediction.log_reach.diff(dim=1) <= 0).all())
 
 

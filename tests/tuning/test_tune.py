@@ -233,7 +233,8 @@ def test_a_tuned_file_can_be_ablated_and_models_without_variants_cannot(
     assert board["baseline"] == "mine" and [row["experiment"] for row in board["rows"]] == ["mine", "single_task_local"]
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(
-        ConfigError, match=r"'mmoe' has no variants .*: apem, dr_jl, escm2, lightgbm, multi_ipw, single_task$"
+        ConfigError,
+        match=r"'mmoe' has no variants .*: apem, apem_dense, dr_jl, escm2, lightgbm, multi_ipw, single_task$",
     ):
         ablate(Experiment(name="m", model=Component(name="mmoe")), prepared, tmp_path / "out")
     assert not (tmp_path / "out").exists()
