@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from funnelcast.errors import ArtifactError
-from funnelcast.files import check_sha256, read_json, sha256, write_bytes, write_json
+from funnelcast.files import check_sha256, make_folder, read_json, sha256, write_bytes, write_json
 
 
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
@@ -69,3 +69,12 @@ def test_a_record_without_its_keys_is_named(tmp_path: Path, text: str, message: 
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ArtifactError, match=message):
         read_json(tmp_path / "a.json", "a report", "rows", version=1)
+
+
+def test_a_folder_is_made_or_the_reason_told(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match=r"file/b: should be a folder, but cannot be made: Not a directory"):
+        make_folder(tmp_path / "file" / "b")

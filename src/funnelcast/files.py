@@ -12,7 +12,7 @@ from typing import Any
 
 from funnelcast.errors import ArtifactError
 
-__all__ = ["check_sha256", "json_sha256", "read_json", "sha256", "write_bytes", "write_json"]
+__all__ = ["check_sha256", "json_sha256", "make_folder", "read_json", "sha256", "write_bytes", "write_json"]
 
 
 def sha256(path: Path) -> str:
@@ -53,6 +53,21 @@ def check_sha256(path: Path, expected: str) -> None:
     found = sha256(path)
     if found != expected:
         raise ArtifactError(f"{path}: has changed or is damaged: sha256 should be {expected}, received {found}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; one that is there stays.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ArtifactError: it cannot be made, or a file has its name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: should be a folder, but cannot be made: {error.strerror}") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

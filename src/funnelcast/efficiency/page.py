@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from funnelcast.column_table import markdown_table, terminal_table
-from funnelcast.files import write_bytes, write_json
+from funnelcast.files import make_folder, write_bytes, write_json
 from funnelcast.report.elements import Entry
 from funnelcast.report.figures import line_style
 from funnelcast.report.speed_figure import Speed, speed_figure
@@ -28,7 +28,7 @@ def write_efficiency(record: Record, out: Path) -> None:
         record: from `measure`.
         out: the folder; it is made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "efficiency.json", record)
     write_bytes(out / "efficiency.md", to_markdown(record).encode())
     if record["rows"]:

@@ -9,11 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from funnelcast.column_table import markdown_table, terminal_table
-from funnelcast.errors import ArtifactError
 from funnelcast.experiment.analysis_report import analysis_html
 from funnelcast.experiment.left_out import left_out
 from funnelcast.experiment.verdict import gain, p_text
-from funnelcast.files import write_bytes, write_json
+from funnelcast.files import make_folder, write_bytes, write_json
 from funnelcast.tables import Column, plain
 
 __all__ = ["rate_text", "to_markdown", "to_rich_table", "write_analysis"]
@@ -31,10 +30,7 @@ def write_analysis(record: Record, out: Path) -> None:
     Raises:
         ArtifactError: the folder cannot be made or a file cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{out}: should be a folder, but cannot be made: {error.strerror}") from error
+    make_folder(out)
     write_json(out / "ab.json", record)
     write_bytes(out / "ab.md", to_markdown(record).encode())
     write_bytes(out / "ab.html", analysis_html(record).encode())

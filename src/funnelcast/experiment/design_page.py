@@ -9,9 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from funnelcast.column_table import markdown_table, terminal_table
-from funnelcast.errors import ArtifactError
 from funnelcast.experiment.design import Plan, StepVariance, days_needed, detectable_lift, users_needed
-from funnelcast.files import write_bytes, write_json
+from funnelcast.files import make_folder, write_bytes, write_json
 from funnelcast.tables import Column, plain
 
 __all__ = ["build_design", "design_markdown", "design_notes", "design_table", "write_design"]
@@ -165,9 +164,6 @@ def write_design(record: Record, out: Path) -> None:
     Raises:
         ArtifactError: the folder cannot be made or a file cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{out}: should be a folder, but cannot be made: {error.strerror}") from error
+    make_folder(out)
     write_json(out / "design.json", record)
     write_bytes(out / "design.md", design_markdown(record).encode())

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from funnelcast.column_table import markdown_table, terminal_table
-from funnelcast.files import write_bytes, write_json
+from funnelcast.files import make_folder, write_bytes, write_json
 from funnelcast.report.daily_figure import daily_figure
 from funnelcast.report.elements import Entry
 from funnelcast.report.figures import Line, line_style
@@ -28,7 +28,7 @@ def write_simulation(record: Record, out: Path) -> None:
         record: from `simulate`.
         out: the folder; it is made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "abtest.json", record)
     write_bytes(out / "abtest.md", to_markdown(record).encode())
     write_bytes(out / "abtest.svg", daily_curves(record).encode())

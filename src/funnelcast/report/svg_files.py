@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from funnelcast.errors import ArtifactError
-from funnelcast.files import write_bytes
+from funnelcast.files import make_folder, write_bytes
 from funnelcast.report.charts import label
 from funnelcast.report.colours import on_paper
 from funnelcast.report.elements import Entry, Panel
@@ -104,12 +103,7 @@ def write_figures(panels: Sequence[Panel], folder: Path) -> list[Path]:
     Raises:
         ArtifactError: the folder cannot be made or a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: should be a folder for figures, but cannot be made: {error.strerror}"
-        ) from error
+    make_folder(folder)
     paths = []
     for panel in panels:
         if panel.svg:
