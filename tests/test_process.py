@@ -60,6 +60,19 @@ def test_freed_blocks_are_kept() -> None:
     assert kept < 4_000 < 15_000 < by_default
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_goes_back_between_trainings() -> None:
+    """200 blocks of 1 MiB are freed below one that stays, so that the heap cannot shrink at its end."""
+    count = (
+        "import os; from funnelcast.process import give_back_memory; "
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') >> 20; "
+        "blocks = [bytearray(b'x') * (1 << 20) for _ in range(201)]; del blocks[:200]; kept = resident(); "
+        "give_back_memory(); os.environ['OMP_NUM_THREADS'] = str(kept - resident())"
+    )
+    start = "from funnelcast.process import prepare_process; prepare_process(); "
+    assert int(settings(start + count)["OMP_NUM_THREADS"] or "") > 190
+
+
 @pytest.mark.parametrize(("text", "most"), [("150000 100000\n", 1), ("100 100000\n", 1), ("max 100000\n", 10**6)])
 def test_a_containers_quota_counts(tmp_path: Path, text: str, most: int) -> None:
     (tmp_path / "cpu.max").write_text(text)

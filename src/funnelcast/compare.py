@@ -16,6 +16,7 @@ from funnelcast.evidence import SharedRows
 from funnelcast.files import read_json, sha256, write_bytes, write_json
 from funnelcast.latex import to_latex
 from funnelcast.leaderboard import build_leaderboard, to_csv, to_markdown
+from funnelcast.process import give_back_memory
 from funnelcast.published import published, published_markdown
 from funnelcast.report import write_report
 from funnelcast.run import build_model
@@ -114,6 +115,7 @@ def _report(
     data: PreparedData, experiment: Experiment, seed: int, folder: Path, announce: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train and evaluate one run, or take its report from an earlier call."""
+    give_back_memory()
     run = fit(folder, data, experiment, seed=seed, resume=True)
     former = read_json(folder / "report.json", "a report") if run.evaluated else {}
     # `funnelcast evaluate` may have left a report of another split, of other data or of calibrated probabilities, an

@@ -1,13 +1,14 @@
-"""How a process of the command line starts: its allocator and its threads, set before torch is loaded."""
+"""How a process of the command line starts, its allocator and its threads, and what it gives back between trainings."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["allowed_cores", "prepare_process"]
+__all__ = ["allowed_cores", "give_back_memory", "prepare_process"]
 
 # Gradients and activations are blocks of megabytes. glibc gives such blocks back to the system when they are freed and
 # pays a page fault for every 4 KiB of the next one; with these settings it keeps them.
@@ -47,3 +48,15 @@ def prepare_process() -> None:
     if "torch" not in sys.modules:  # afterwards the threads are there already
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("OMP_NUM_THREADS", str(allowed_cores()))
+
+
+def give_back_memory() -> None:
+    """Give what is free to the system, where glibc keeps it; for between trainings.
+
+    Blocks that are kept for the next step of one training are too small or too many for the next training, and a
+    process with many trainings would grow with each.
+    """
+    gc.collect()  # models and optimizers hold each other
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "malloc_trim"):  # other C libraries than glibc have none
+        library.malloc_trim(0)

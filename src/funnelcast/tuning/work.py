@@ -12,6 +12,7 @@ from typing import Any
 from funnelcast.data.shards import PreparedData
 from funnelcast.errors import ConfigError, DataError, UnknownNameError
 from funnelcast.files import read_json
+from funnelcast.process import give_back_memory
 from funnelcast.train import fit
 from funnelcast.tuning.folder import Settings, trial_folder
 from funnelcast.tuning.search import Search, changes, with_values
@@ -81,6 +82,7 @@ def next_trial(job: Job, data: PreparedData) -> str | None:
         DataError: as many trials of a study have failed as should finish.
         KeyboardInterrupt: this worker should stop; the trial can be taken up.
     """
+    give_back_memory()
     studies = job.studies()
     while not stop_requested():
         waiting = False
