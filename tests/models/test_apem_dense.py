@@ -110,6 +110,15 @@ def test_the_share_of_hidden_vectors_is_the_option(mixed: Schema, rows: Tensor) 
     np.testing.assert_allclose(shares, 0.3, atol=4 * (0.21 / 4000) ** 0.5)
 
 
+@pytest.mark.parametrize(("ordered", "share"), [(2, 0.0), (3, 0.9), (4, 0.9)])
+def test_ids_are_hidden_where_numbers_can_stand_in(mixed: Schema, ordered: int, share: float) -> None:
+    """Of six fields: item, age, tags, page, hour, n."""
+    names = ["age", "n", "page", "hour"][:ordered]
+    fields = tuple(field.model_copy(update={"ordered": field.name in names}) for field in mixed.fields)
+    hide = first(ApemDense(mixed.model_copy(update={"fields": fields}), **SIZES)).hide
+    assert hide is not None and hide.share == share
+
+
 def test_every_parameter_is_trained(mixed: Schema, rows: Tensor, stir: Stir) -> None:
     model = ApemDense(mixed, **SIZES, id_dropout=0.0, dropout=0.0)
     stir(model)
@@ -196,7 +205,7 @@ def test_deferred_adam_moves_what_adam_does(mixed: Schema, rows: Tensor) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"id_dropout": 1.5}, r"option 'id_dropout' should be a number in \[0, 1\], received 1.5"),
+        ({"id_dropout": 1.5}, r"option 'id_dropout' should be auto or a number in \[0, 1\], received 1.5"),
         ({"id_dropout": float("nan")}, "received nan"),
         ({"members": 0}, "option 'members' should be a whole number >= 1, received 0"),
         ({"large_field": 1}, "option 'large_field' should be a whole number >= 2, received 1"),

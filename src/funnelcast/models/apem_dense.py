@@ -142,9 +142,9 @@ class ApemDense(FunnelModel):
 
     Ordered fields (buckets of numbers, target statistics) enter as the place r_f of the bucket and a learned shift s_f
     of it, not as vectors. Cross layers multiply fields with each other; every step has its own, since the rare step
-    wants others than the frequent ones. Ids of large fields are hidden in most rows of training, one learned vector u_c
-    in their place, so that the model rests on what it knows of all rows (statistics, small fields) and the ids correct
-    it. APEM's gates see all categories in every layer, as in `apem_field_gates`.
+    wants others than the frequent ones. Among many ordered fields, ids of large fields are hidden in most rows of
+    training, one learned vector u_c in their place, so that the model rests on what it knows of all rows (statistics,
+    small fields) and the ids correct it. APEM's gates see all categories in every layer, as in `apem_field_gates`.
 
     NOTE[paper]: not in the APEM paper. Its 18 numbers a step are too narrow for the rare step, it has no products of
     fields, and it has no word about numbers; docs/models/apem_dense.md measures what each part brings.
@@ -155,7 +155,8 @@ class ApemDense(FunnelModel):
         schema: the fields and the funnel.
         width: D >= 1, embedding width, a multiple of `heads`.
         numbers: whether ordered fields are numbers; else they are embedded as the others are.
-        id_dropout: q in [0, 1], share of the rows of training in which the id of a large field is hidden.
+        id_dropout: q in [0, 1], share of the rows of training in which the id of a large field is hidden; `auto` is 0.9
+            where at least half of the fields are ordered, so that they can stand in for ids, and else 0.
         large_field: number of ids from which on a single-valued field is large, >= 2.
         paths: dense paths, one a `step` or one `shared` by all.
         cross_layers: C >= 0.
@@ -197,7 +198,7 @@ class ApemDense(FunnelModel):
     }
 
     search_space: ClassVar[SearchSpace] = {
-        "id_dropout": Choice(0.0, 0.5, 0.9),
+        "id_dropout": Choice("auto", 0.0, 0.5, 0.9),
         "cross_layers": Choice(1, 2, 3),
         "cross_rank": Choice(16, 64, 128),
         "dense_hidden": Choice((128, 64), (256, 64), (512, 256, 64)),
@@ -211,7 +212,7 @@ class ApemDense(FunnelModel):
         *,
         width: int = 18,
         numbers: bool = True,
-        id_dropout: float = 0.9,
+        id_dropout: float | Literal["auto"] = "auto",
         large_field: int = 150,
         paths: Paths = "step",
         cross_layers: int = 2,
@@ -229,8 +230,10 @@ class ApemDense(FunnelModel):
         check_choice("paths", paths, Paths)
         check_at_least(1, members=members)
         check_at_least(2, large_field=large_field)
+        if id_dropout == "auto":
+            id_dropout = 0.9 if 2 * sum(field.ordered for field in schema.fields) >= schema.n_fields else 0.0
         if not 0.0 <= id_dropout <= 1.0:
-            raise ConfigError(f"option 'id_dropout' should be a number in [0, 1], received {id_dropout!r}")
+            raise ConfigError(f"option 'id_dropout' should be auto or a number in [0, 1], received {id_dropout!r}")
         apem = {"inducing_points": inducing_points, "heads": heads, "layers": layers}
         if not patterns:
             check_unused(ApemDense, "patterns = false", **apem)
