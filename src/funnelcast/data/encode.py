@@ -99,6 +99,12 @@ class Encoders:
             isinstance(encoder, Vocabulary) and not encoder.has_table for encoder in self.columns
         )
 
+    def keep_dictionaries(self) -> None:
+        """Make ready for many calls of `encode` with few rows each, at the price of a dictionary a vocabulary."""
+        vocabularies = [encoder for encoder in self.columns if isinstance(encoder, Vocabulary)]
+        for vocabulary in (*vocabularies, *(key for statistic in self.statistics for key in statistic.keys)):
+            vocabulary.keep_dictionary()
+
     def fields(self) -> list[Field]:
         """Return the fields: features in the description's order, then target statistics."""
         return [encoder.field for encoder in self.columns] + [

@@ -22,6 +22,7 @@ from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
 __all__ = ["HashBuckets", "Multi", "Vocabulary"]
 
 _HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
+_FEW_ROWS = 4096  # up to which a dictionary, where one is kept, is faster than a hash table made anew
 Ids = npt.NDArray[np.int32]
 _FLAGS = {"true", "false"}
 # A table over all whole numbers between the smallest and the largest value is taken up to this size.
@@ -134,6 +135,9 @@ class Vocabulary:
             values = pc.if_else(pc.equal(values, "1"), "true", pc.if_else(pc.equal(values, "0"), "false", values))
         if self._table is not None:
             return self._look_up(values, *self._table)
+        if len(values) <= _FEW_ROWS and "_dictionary" in vars(self):
+            find, unknown = self._dictionary.get, UNKNOWN_ID
+            return np.fromiter((find(value, unknown) for value in values.to_pylist()), np.int32, len(values))
         found = pc.index_in(values, value_set=self.values)
         ids: Ids = pc.fill_null(found, UNKNOWN_ID - FIRST_VALUE_ID).to_numpy(zero_copy_only=False) + np.int32(
             FIRST_VALUE_ID
@@ -150,6 +154,16 @@ class Vocabulary:
     def has_table(self) -> bool:
         """Whether ids are read from a table; otherwise every call of `apply` builds a hash table of the values."""
         return self._table is not None
+
+    def keep_dictionary(self) -> None:
+        """Keep a dictionary of the values, so that few rows do not cost a hash table of all values a call."""
+        if not self.has_table:
+            self._dictionary  # noqa: B018
+
+    @cached_property
+    def _dictionary(self) -> dict[Any, int]:
+        ids = {value: FIRST_VALUE_ID + place for place, value in enumerate(self.values.to_pylist())}
+        return {**ids, None: NULL_ID}
 
     @cached_property
     def _table(self) -> tuple[int, Ids] | None:

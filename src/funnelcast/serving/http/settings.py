@@ -1,0 +1,130 @@
+"""`serve.toml`: how the service listens, what it refuses, who may ask, and which variant answers whom."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from funnelcast.config import explain
+from funnelcast.errors import ConfigError
+
+__all__ = ["ExposureSettings", "Limits", "Server", "Settings", "load_settings"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Server(_Table):
+    """How the service listens.
+
+    Args:
+        host: address to bind.
+        port: 0 takes a free one.
+        workers: processes, each with its own copy of the bundles.
+        threads: requests that a process scores at once.
+        connections: open at once; more get 503.
+        header_seconds: a client has for the head of a request.
+        body_seconds: a client has for its body.
+        keep_alive_seconds: a connection may idle between requests.
+        drain_seconds: accepted requests have after SIGTERM.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=256)
+    threads: int = Field(1, ge=1, le=64)
+    connections: int = Field(1024, ge=1)
+    header_seconds: float = Field(5.0, gt=0)
+    body_seconds: float = Field(5.0, gt=0)
+    keep_alive_seconds: int = Field(20, ge=1)
+    drain_seconds: int = Field(8, ge=1)
+
+
+class Limits(_Table):
+    """What a request may ask for.
+
+    Args:
+        body_bytes: of a request.
+        held_bytes: of all bodies that are in memory at once.
+        rows: candidates of a request.
+        waiting: requests that are scored or wait for it; more get 429.
+        deadline_ms: until an answer is given or 504; `x-deadline-ms` of a request shortens it.
+    """
+
+    body_bytes: int = Field(4 << 20, ge=1)
+    held_bytes: int = Field(256 << 20, ge=1)
+    rows: int = Field(5000, ge=1)
+    waiting: int = Field(32, ge=1)
+    deadline_ms: int = Field(2000, ge=1, le=600_000)
+
+
+class ExposureSettings(_Table):
+    """The log of who was answered by which variant.
+
+    Args:
+        folder: of Parquet files; None writes none.
+        waiting: rows that wait to be written; more are counted as lost.
+        file_rows: rows of a file.
+        file_seconds: after which a file is closed although it has fewer rows.
+        scores: whether the last step's reach of every candidate is written too.
+    """
+
+    folder: Path | None = None
+    waiting: int = Field(10_000, ge=1)
+    file_rows: int = Field(50_000, ge=1)
+    file_seconds: float = Field(60.0, gt=0)
+    scores: bool = False
+
+
+class Settings(_Table):
+    """All of `serve.toml`.
+
+    Args:
+        strict: whether unknown and missing columns are refused; `?strict=` of a request overrides it.
+        experiment: its name, which salts the hash of users.
+        shares: variant -> share of the users, with the sum 1; without them all bundles share alike.
+        score_keys: file of the keys that may score; without it FUNNELCAST_SCORE_KEYS, and without that anybody.
+        server: how the service listens.
+        limits: what a request may ask for.
+        exposures: the exposure log.
+    """
+
+    strict: bool = False
+    experiment: str = Field("default", min_length=1, max_length=100)
+    shares: dict[str, float] = {}
+    score_keys: Path | None = None
+    server: Server = Server()
+    limits: Limits = Limits()
+    exposures: ExposureSettings = ExposureSettings()
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Settings:
+        if self.shares and (min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9):
+            raise ValueError(f"shares should be 0 or more with the sum 1, received {self.shares}")
+        return self
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read `serve.toml`; without a file, everything has its default.
+
+    Args:
+        path: of the file, or None.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a key is unknown or wrong.
+    """
+    if path is None:
+        return Settings()
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: should be a settings file, received: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: should be TOML, received: {error}") from error
+    try:
+        return Settings.model_validate(record)
+    except ValidationError as error:
+        raise explain(path, error, Settings) from error

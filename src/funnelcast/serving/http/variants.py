@@ -1,0 +1,132 @@
+"""The bundles that answer, and which of them answers whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from funnelcast.errors import ConfigError, choices
+from funnelcast.experiment.allocation import Allocation
+from funnelcast.serving.bundle import Bundle
+from funnelcast.serving.http.columns import RawColumn, raw_columns
+from funnelcast.serving.http.refusal import RefusalError, excerpt
+
+__all__ = ["Variant", "Variants"]
+
+_USER = 200  # characters of a user key
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A bundle under a name.
+
+    Args:
+        name: of the variant.
+        bundle: what scores.
+        columns: what JSON may hold.
+    """
+
+    name: str
+    bundle: Bundle
+    columns: Mapping[str, RawColumn]
+
+    @property
+    def version(self) -> str:
+        """What a score can be traced back by."""
+        return self.bundle.version
+
+    @classmethod
+    def load(cls, name: str, folder: Path) -> Variant:
+        """Read and check a bundle, and make it ready for small requests.
+
+        Args:
+            name: of the variant.
+            folder: the bundle.
+
+        Raises:
+            ArtifactError: the bundle is damaged.
+        """
+        bundle = Bundle.load(folder)
+        bundle.encoders.keep_dictionaries()
+        return cls(name, bundle, raw_columns(bundle.encoders))
+
+
+class Variants:
+    """All bundles of a service with the users' places.
+
+    Args:
+        variants: by name.
+        shares: variant -> share of the users.
+        experiment: salt of the hash.
+    """
+
+    def __init__(self, variants: Mapping[str, Variant], shares: Mapping[str, float], experiment: str) -> None:
+        self.all, self.experiment = dict(variants), experiment
+        self.allocation = Allocation.of(shares)
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], shares: Mapping[str, float], experiment: str) -> Variants:
+        """Read bundles; each is a variant with the name of its folder.
+
+        Args:
+            folders: the bundles.
+            shares: variant -> share of the users; none shares alike.
+            experiment: its name.
+
+        Raises:
+            ConfigError: two bundles have one name, or the shares name others.
+            ArtifactError: a bundle is damaged.
+        """
+        names = [folder.resolve().name for folder in folders]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"bundles should stand in folders of different names, received '{twice}' twice")
+        if unknown := next((name for name in shares if name not in names), None):
+            raise ConfigError(f"key 'shares': no bundle has the name '{unknown}'; {choices(names, unknown)}")
+        shares = shares or dict.fromkeys(names, 1 / len(names))
+        if left := next((name for name in names if name not in shares), None):
+            raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
+        loaded = {name: Variant.load(name, folder) for name, folder in zip(names, folders, strict=True)}
+        return cls(loaded, shares, experiment)
+
+    def of(self, user: str | int | None) -> Variant:
+        """Return the variant of a user, always the same.
+
+        Args:
+            user: key of the user; may be left out where there is one variant.
+
+        Raises:
+            RefusalError: there is no key though there are several variants, or it is too long.
+        """
+        if user is None or user == "":
+            if len(self.all) > 1:
+                raise RefusalError(
+                    400,
+                    "missing_user",
+                    "the body should have a 'user', who decides between the variants, received none",
+                    column="user",
+                )
+            return next(iter(self.all.values()))
+        if len(str(user)) > _USER:
+            wanted = f"'user' should have at most {_USER} characters"
+            raise RefusalError(400, "out_of_range", f"{wanted}, received {excerpt(user)}", column="user")
+        return self.all[self.allocation.assign([user], self.experiment)[0]]
+
+    def named(self, name: str, version: str | None = None) -> Variant:
+        """Return a variant by its name.
+
+        Args:
+            name: of the variant.
+            version: of its bundle; None takes any.
+
+        Raises:
+            RefusalError: there is none.
+        """
+        if name not in self.all:
+            known = ", ".join(self.all)
+            raise RefusalError(404, "unknown_model", f"there is no model {excerpt(name)}; known: {known}")
+        variant = self.all[name]
+        if version is not None and version != variant.version:
+            wanted = f"the model '{name}' has the version '{variant.version}'"
+            raise RefusalError(404, "unknown_version", f"{wanted}, received {excerpt(version)}")
+        return variant
