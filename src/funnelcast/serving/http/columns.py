@@ -18,7 +18,7 @@ _ARROW = {"whole": pa.int64(), "text": pa.string(), "number": pa.float64()}
 _WORDS = {"whole": "a whole number", "text": "text", "number": "a number"}
 _PLURALS = {"whole": "whole numbers", "text": "text", "number": "numbers"}
 _NULL = type(None)
-# Types that Arrow takes as they are. It also takes 1.5 for 1, true for 1.0 and "abc" for a list, so they are looked at first.
+# Types that Arrow takes as they are. It also takes 1.5 for 1, true for 1.0 and "abc" for a list, so types come first.
 _AS_IS = {"whole": {int, _NULL}, "text": {str, _NULL}, "number": {float, _NULL}}
 _SMALLEST, _WHOLE_END, _ID_END = -(2**63), 2**63, 2**64
 

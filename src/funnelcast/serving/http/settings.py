@@ -33,14 +33,14 @@ class Server(_Table):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    workers: int = Field(1, ge=1, le=256)
-    threads: int = Field(1, ge=1, le=64)
-    connections: int = Field(1024, ge=1)
-    header_seconds: float = Field(5.0, gt=0)
-    body_seconds: float = Field(5.0, gt=0)
-    keep_alive_seconds: int = Field(20, ge=1)
-    drain_seconds: int = Field(8, ge=1)
+    port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=64)
+    connections: int = Field(default=1024, ge=1)
+    header_seconds: float = Field(default=5.0, gt=0)
+    body_seconds: float = Field(default=5.0, gt=0)
+    keep_alive_seconds: int = Field(default=20, ge=1)
+    drain_seconds: int = Field(default=8, ge=1)
 
 
 class Limits(_Table):
@@ -54,11 +54,11 @@ class Limits(_Table):
         deadline_ms: until an answer is given or 504; `x-deadline-ms` of a request shortens it.
     """
 
-    body_bytes: int = Field(4 << 20, ge=1)
-    held_bytes: int = Field(256 << 20, ge=1)
-    rows: int = Field(5000, ge=1)
-    waiting: int = Field(32, ge=1)
-    deadline_ms: int = Field(2000, ge=1, le=600_000)
+    body_bytes: int = Field(default=4 << 20, ge=1)
+    held_bytes: int = Field(default=256 << 20, ge=1)
+    rows: int = Field(default=5000, ge=1)
+    waiting: int = Field(default=32, ge=1)
+    deadline_ms: int = Field(default=2000, ge=1, le=600_000)
 
 
 class ExposureSettings(_Table):
@@ -73,9 +73,9 @@ class ExposureSettings(_Table):
     """
 
     folder: Path | None = None
-    waiting: int = Field(10_000, ge=1)
-    file_rows: int = Field(50_000, ge=1)
-    file_seconds: float = Field(60.0, gt=0)
+    waiting: int = Field(default=10_000, ge=1)
+    file_rows: int = Field(default=50_000, ge=1)
+    file_seconds: float = Field(default=60.0, gt=0)
     scores: bool = False
 
 
@@ -93,7 +93,7 @@ class Settings(_Table):
     """
 
     strict: bool = False
-    experiment: str = Field("default", min_length=1, max_length=100)
+    experiment: str = Field(default="default", min_length=1, max_length=100)
     shares: dict[str, float] = {}
     score_keys: Path | None = None
     server: Server = Server()

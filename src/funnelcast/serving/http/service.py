@@ -1,0 +1,150 @@
+"""What the routes share: the bundles, the limits, the counters and the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from funnelcast.serving.http.admission import Admission
+from funnelcast.serving.http.answer import answer, encode_json, score_table
+from funnelcast.serving.http.decode import parse_body, raw_rows
+from funnelcast.serving.http.exposures import ExposureLog
+from funnelcast.serving.http.keys import Keys
+from funnelcast.serving.http.measure import Metrics
+from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
+from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.variants import Variant, Variants
+
+__all__ = ["SCORE_KEYS", "Answered", "Service"]
+
+SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
+
+
+class Answered:
+    """An answer and what the log says of it.
+
+    Args:
+        body: JSON.
+        variant: what scored.
+        rows: number of candidates.
+        user: key of the user, or None.
+        scores: the last step's reach of every candidate.
+    """
+
+    def __init__(self, body: bytes, variant: Variant, rows: int, user: str | None, scores: list[float]) -> None:
+        self.body, self.variant, self.rows, self.user, self.scores = body, variant, rows, user, scores
+
+
+class Service:
+    """One process' scoring.
+
+    Args:
+        variants: the bundles.
+        settings: limits and keys.
+
+    Attributes:
+        ready: whether golden rows were reproduced, and the service is not about to stop.
+
+    Raises:
+        ConfigError: the keys are wrong.
+    """
+
+    def __init__(self, variants: Variants, settings: Settings) -> None:
+        self.variants, self.settings = variants, settings
+        self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
+        self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
+        self.metrics = Metrics()
+        self.metrics.follow(lambda: self.admission.inside)
+        for variant in variants.all.values():
+            self.metrics.model.labels(variant.name, variant.version).set(1)
+        self.ready = False
+        self._exposures: ExposureLog | None = None
+
+    def start(self) -> None:
+        """Score golden rows, after which the service is ready, and open the log.
+
+        Raises:
+            ArtifactError: a bundle gives other scores.
+            OSError: the log's folder cannot be made.
+        """
+        exposures = self.settings.exposures
+        if exposures.folder is not None:
+            self._exposures = ExposureLog(exposures.folder, exposures, self._count_exposures)
+        for variant in self.variants.all.values():
+            variant.bundle.verify()
+        self.ready = True
+
+    def stop(self) -> None:
+        """Finish what was accepted and write the log."""
+        self.ready = False
+        self.admission.close()
+        if self._exposures is not None:
+            self._exposures.close()
+
+    def score(self, body: bytes, request_id: str, strict: bool) -> Answered:
+        """Answer `POST /v1/score`; runs in a thread.
+
+        Args:
+            body: JSON.
+            request_id: of the request.
+            strict: whether unknown and missing columns are refused.
+
+        Raises:
+            RefusalError: the request is wrong.
+            ArtifactError: the model gives a score that is NaN or infinite.
+        """
+        request = parse_body(body)
+        variant = self.variants.of(request.user)
+        rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
+        scored = score_table(variant, rows.table)
+        said = encode_json(answer(variant, rows, scored, request_id))
+        user = None if request.user in (None, "") else str(request.user)
+        kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
+        return Answered(said, variant, len(scored.reach), user, kept)
+
+    def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
+        """Answer a request of the Open Inference Protocol; runs in a thread.
+
+        Args:
+            body: JSON.
+            request_id: of the request.
+            variant: the model.
+
+        Raises:
+            RefusalError: the request is wrong.
+            ArtifactError: the model gives a score that is NaN or infinite.
+        """
+        request = parse_infer(body)
+        table = infer_table(request, variant.columns, self.settings.limits.rows)
+        scored = score_table(variant, table)
+        return Answered(
+            encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows, None, []
+        )
+
+    def note(self, answered: Answered, request_id: str, started: float) -> None:
+        """Count an answer, and log who got it; requests without a user are no exposures.
+
+        Args:
+            answered: the answer.
+            request_id: of the request.
+            started: when it came, on the clock of `time.perf_counter`.
+        """
+        self.metrics.rows.observe(answered.rows)
+        self.metrics.scored.labels(answered.variant.name).inc(answered.rows)
+        if self._exposures is not None and answered.user is not None:
+            row: Mapping[str, Any] = {
+                "time": datetime.now(UTC),
+                "user": answered.user,
+                "experiment": self.variants.experiment,
+                "variant": answered.variant.name,
+                "request_id": request_id,
+                "model_version": answered.variant.version,
+                "latency_ms": (time.perf_counter() - started) * 1000,
+                "scores": answered.scores,
+            }
+            self._exposures.add(row)
+
+    def _count_exposures(self, end: str, rows: int) -> None:
+        self.metrics.exposures.labels(end).inc(rows)
