@@ -126,7 +126,7 @@ class RawColumn:
         limit = " from -2^63 to 2^63-1" if _is_whole(value) and self.kind == "whole" else ""
         raise RefusalError(
             400,
-            "out_of_range" if _is_whole(value) else "wrong_type",
+            "out_of_range" if _is_whole(value) and not _SMALLEST <= value < _WHOLE_END else "wrong_type",
             f"column '{self.name}' of {where} should be {self.words}{limit} or null, received {excerpt(value)}",
             row=row,
             column=self.name,
