@@ -77,7 +77,7 @@ class Client:
             await asyncio.sleep(0.01)
 
     def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        return self.runner.run(self.call_async(method, path, body, **headers))
+        return self.runner.run(self.call_async(method, path, body, None, **headers))
 
     def post(self, said: Any, path: str = "/v1/score", **headers: str) -> Reply:
         return self.call("POST", path, json.dumps(said).encode(), **headers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -26,7 +28,7 @@ class Bad(NamedTuple):
     says: str = ""
     path: str = SCORE
     method: str = "POST"
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def body(**said: Any) -> bytes:
@@ -71,13 +73,15 @@ NO_JSON = [
     Bad("deep value", text('{"x": %s}' % ("[" * 40_000)), code="too_deep", column="body"),
     Bad("gzip", gzip.compress(rows({})), code="not_json", column="body"),
     Bad("parquet", b"PAR1" + bytes(100), code="not_json", column="body"),
-]  # fmt: skip
+]
 SHAPES = [
     Bad("a list", b"[]", code="wrong_shape", column="body", says="Expected `object`"),
     Bad("a number", b"7", code="wrong_shape", column="body"),
     Bad("null", b"null", code="wrong_shape", column="body"),
     Bad("an empty object", b"{}", code="wrong_shape", column="candidates", says="received neither"),
-    Bad("both forms", body(candidates=[ROW], columns={}), code="wrong_shape", says="received both", column="candidates"),
+    Bad(
+        "both forms", body(candidates=[ROW], columns={}), code="wrong_shape", says="received both", column="candidates"
+    ),
     Bad("a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="`candidate`"),
     Bad("candidates null", body(candidates=None), code="wrong_shape", column="body"),
     Bad("candidates an object", body(candidates=ROW), code="wrong_shape", column="body"),
@@ -103,13 +107,30 @@ SHAPES = [
     Bad("a key twice", text('{"item": 1, "item": 2}'), code="duplicate_column", row=1, column="item"),
     Bad("an escaped key twice", text('{"item": 1, "it\\u0065m": 1}'), code="duplicate_column", row=1, column="item"),
     Bad("an unknown key twice", text('{"a": ":", "a": ":"}'), code="duplicate_column", row=1, column="a"),
-    Bad("context twice", b'{"context": {}, "candidates": [{}], "context": {}}', code="duplicate_column", column="context"),
+    Bad(
+        "context twice",
+        b'{"context": {}, "candidates": [{}], "context": {}}',
+        code="duplicate_column",
+        column="context",
+    ),
     Bad("candidates twice", b'{"candidates": [{}], "candidates": [{}]}', code="duplicate_column", column="candidates"),
-    Bad("a key of the context twice", b'{"context": {"item": 1, "item": 1}, "candidates": [{}]}', code="duplicate_column", column="item"),
-    Bad("a key of the columns twice", b'{"columns": {"item": [1], "item": [1]}}', code="duplicate_column", column="item"),
+    Bad(
+        "a key of the context twice",
+        b'{"context": {"item": 1, "item": 1}, "candidates": [{}]}',
+        code="duplicate_column",
+        column="item",
+    ),
+    Bad(
+        "a key of the columns twice", b'{"columns": {"item": [1], "item": [1]}}', code="duplicate_column", column="item"
+    ),
     Bad("in context and rows", body(context={"item": 1}, candidates=[ROW]), code="duplicate_column", column="item"),
-    Bad("in context and columns", body(context={"item": 1}, columns={"item": [1]}), code="duplicate_column", column="item"),
-]  # fmt: skip
+    Bad(
+        "in context and columns",
+        body(context={"item": 1}, columns={"item": [1]}),
+        code="duplicate_column",
+        column="item",
+    ),
+]
 WHOLE = [
     ("text", "3", "wrong_type", "whole number from|whole number"),
     ("empty text", "", "wrong_type", "whole number"),
@@ -169,27 +190,79 @@ HTTP = [
     Bad("large", b" " * 100_001, 413, "too_large", column="body", says="100,000 bytes"),
     Bad("large by its word", b"{}", 413, "too_large", column="body", headers={"content_length": "40000000"}),
     Bad("huge by its word", b"{}", 413, "too_large", column="body", headers={"content_length": "9" * 400}),
-    Bad("form", b"a=1", 415, "wrong_content_type", headers={"content_type": "application/x-www-form-urlencoded"}, column="content-type"),
-    Bad("plain text", rows({}), 415, "wrong_content_type", headers={"content_type": "text/plain"}, column="content-type"),
+    Bad(
+        "form",
+        b"a=1",
+        415,
+        "wrong_content_type",
+        headers={"content_type": "application/x-www-form-urlencoded"},
+        column="content-type",
+    ),
+    Bad(
+        "plain text", rows({}), 415, "wrong_content_type", headers={"content_type": "text/plain"}, column="content-type"
+    ),
     Bad("no type", rows({}), 415, "wrong_content_type", headers={"content_type": ""}, column="content-type"),
-    Bad("charset", rows({}), 415, "wrong_content_type", headers={"content_type": "application/json; charset=utf-16"}, column="content-type"),
-    Bad("bomb", gzip.compress(bytes(10**7)), 415, "packed_body", headers={"content_encoding": "gzip"}, column="content-encoding"),
+    Bad(
+        "charset",
+        rows({}),
+        415,
+        "wrong_content_type",
+        headers={"content_type": "application/json; charset=utf-16"},
+        column="content-type",
+    ),
+    Bad(
+        "bomb",
+        gzip.compress(bytes(10**7)),
+        415,
+        "packed_body",
+        headers={"content_encoding": "gzip"},
+        column="content-encoding",
+    ),
     Bad("brotli", b"x", 415, "packed_body", headers={"content_encoding": "br"}, column="content-encoding"),
-    Bad("twice packed", b"x", 415, "packed_body", headers={"content_encoding": "gzip, gzip"}, column="content-encoding"),
+    Bad(
+        "twice packed", b"x", 415, "packed_body", headers={"content_encoding": "gzip, gzip"}, column="content-encoding"
+    ),
     Bad("strict maybe", rows({}), code="wrong_parameter", path=f"{SCORE}?strict=maybe", column="strict"),
-    Bad("strict and a slip", rows({"prise": 1}), code="unknown_column", row=0, column="prise", path=f"{SCORE}?strict=true"),
-    Bad("10,000 keys", body(candidates=[{f"k{k}": 1 for k in range(5000)}]), code="unknown_column", row=0, column="k0", path=f"{SCORE}?strict=true"),
-    Bad("a long key", body(candidates=[{"k" * 50_000: 1}]), code="unknown_column", row=0, path=f"{SCORE}?strict=true", says=r"kkk\.\.\."),
+    Bad(
+        "strict and a slip",
+        rows({"prise": 1}),
+        code="unknown_column",
+        row=0,
+        column="prise",
+        path=f"{SCORE}?strict=true",
+    ),
+    Bad(
+        "10,000 keys",
+        body(candidates=[{f"k{k}": 1 for k in range(5000)}]),
+        code="unknown_column",
+        row=0,
+        column="k0",
+        path=f"{SCORE}?strict=true",
+    ),
+    Bad(
+        "a long key",
+        body(candidates=[{"k" * 50_000: 1}]),
+        code="unknown_column",
+        row=0,
+        path=f"{SCORE}?strict=true",
+        says=r"kkk\.\.\.",
+    ),
     Bad("deadline of words", rows({}), code="wrong_header", headers={"x_deadline_ms": "soon"}, column="x-deadline-ms"),
     Bad("deadline 0", rows({}), code="wrong_header", headers={"x_deadline_ms": "0"}, column="x-deadline-ms"),
     Bad("deadline below", rows({}), code="wrong_header", headers={"x_deadline_ms": "-5"}, column="x-deadline-ms"),
-    Bad("deadline in other digits", rows({}), code="wrong_header", headers={"x_deadline_ms": "\xb2"}, column="x-deadline-ms"),
+    Bad(
+        "deadline in other digits",
+        rows({}),
+        code="wrong_header",
+        headers={"x_deadline_ms": "\xb2"},
+        column="x-deadline-ms",
+    ),
     Bad("GET", b"", 405, "wrong_method", method="GET", column="path"),
     Bad("DELETE", b"", 405, "wrong_method", method="DELETE", column="path"),
     Bad("POST of health", b"", 405, "wrong_method", path="/livez", column="path"),
     Bad("nowhere", b"", 404, "unknown_route", path="/v1/scores", column="path"),
     Bad("up the tree", b"", 404, "unknown_route", path="/v1/../../etc/passwd", method="GET", column="path"),
-]  # fmt: skip
+]
 
 
 def tensors(**changes: Any) -> bytes:
@@ -209,28 +282,48 @@ V2 = [
     Bad("no tensors", body(inputs=[]), code="missing_column", column="item"),
     Bad("a tensor of text", body(inputs=["item"]), code="wrong_shape", column="body"),
     Bad("left out", tensors(price={"name": ""}), code="missing_column", column="price"),
-    Bad("unknown", tensors(more=[{"name": "zone", "shape": [1], "datatype": "INT64", "data": [1]}]), code="unknown_column", column="zone"),
-    Bad("twice", tensors(more=[{"name": "item", "shape": [1], "datatype": "INT64", "data": [1]}]), code="duplicate_column", column="item"),
+    Bad(
+        "unknown",
+        tensors(more=[{"name": "zone", "shape": [1], "datatype": "INT64", "data": [1]}]),
+        code="unknown_column",
+        column="zone",
+    ),
+    Bad(
+        "twice",
+        tensors(more=[{"name": "item", "shape": [1], "datatype": "INT64", "data": [1]}]),
+        code="duplicate_column",
+        column="item",
+    ),
     Bad("another type", tensors(item={"datatype": "FP64"}), column="item", says="INT64"),
     Bad("no type at all", tensors(item={"datatype": "LONG"}), column="item", says="received text 'LONG'"),
     Bad("a shape below", tensors(item={"shape": [-1]}), code="wrong_shape", column="item"),
     Bad("three dimensions", tensors(item={"shape": [1, 1, 1]}), code="wrong_shape", column="item", says=r"\[rows\]"),
     Bad("no dimension", tensors(item={"shape": []}), code="wrong_shape", column="item"),
-    Bad("a flat list column", tensors(tags={"shape": [2]}), code="wrong_shape", column="tags", says=r"\[rows, values\]"),
+    Bad(
+        "a flat list column", tensors(tags={"shape": [2]}), code="wrong_shape", column="tags", says=r"\[rows, values\]"
+    ),
     Bad("no rows", tensors(item={"shape": [0], "data": []}), code="no_rows", column="item"),
     Bad("too many rows", tensors(item={"shape": [10**12]}), 413, "too_many_rows", column="item"),
     Bad("wide", tensors(tags={"shape": [1, 10**15]}), code="wrong_shape", row=0, column="tags"),
-    Bad("less data", tensors(item={"shape": [2]}), code="wrong_shape", row=1, column="item", says="2 values, received 1"),
+    Bad(
+        "less data", tensors(item={"shape": [2]}), code="wrong_shape", row=1, column="item", says="2 values, received 1"
+    ),
     Bad("ragged", tensors(price={"shape": [2], "data": [1.0, 2.0]}), code="ragged_columns", row=1, column="price"),
     Bad("a value", tensors(item={"data": ["x"]}), row=0, column="item"),
     Bad("a boolean for a number", tensors(price={"data": [True]}), row=0, column="price"),
-    Bad("an output", tensors(top={"outputs": [{"name": "reach_view"}]}), code="unknown_output", column="reach_view", says="reach_click"),
-    Bad("binary", tensors(), 501, "no_extension", headers={"inference_header_content_length": "10"}),
+    Bad(
+        "an output",
+        tensors(top={"outputs": [{"name": "reach_view"}]}),
+        code="unknown_output",
+        column="reach_view",
+        says="reach_click",
+    ),
+    Bad("binary", tensors(), 415, "no_extension", headers={"inference_header_content_length": "10"}),
     Bad("another model", tensors(), 404, "unknown_model", path="/v2/models/second/infer", says="known: first"),
     Bad("a path for a model", tensors(), 404, "unknown_model", path="/v2/models/..%2f..%2fetc/infer"),
     Bad("another version", tensors(), 404, "unknown_version", path="/v2/models/first/versions/1/infer"),
     Bad("a model's wrong method", b"", 405, "wrong_method", path="/v2/models/first", column="path"),
-]  # fmt: skip
+]
 V2 = [bad if bad.path != SCORE else bad._replace(path=INFER) for bad in V2]
 ALL = [*NO_JSON, *SHAPES, *VALUES, *HTTP, *V2]
 

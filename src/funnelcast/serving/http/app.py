@@ -141,7 +141,7 @@ class _Routes:
         variant = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))
         if "inference-header-content-length" in request.headers:
             message = "tensors should be JSON; the binary extension is not offered"
-            raise RefusalError(501, "no_extension", message, headers={"connection": "close"})
+            raise RefusalError(415, "no_extension", message, headers={"connection": "close"})
         return await self._answer(request, lambda body: self._service.infer(body, request.state.id, variant))
 
     async def _answer(self, request: Request, job: Callable[[bytes], Answered]) -> Response:

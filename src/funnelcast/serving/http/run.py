@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from funnelcast.errors import ConfigError
 from funnelcast.serving.http.app import create_app
 from funnelcast.serving.http.measure import log_line, log_to_stderr
-from funnelcast.serving.http.protocol import guarded_protocol
+from funnelcast.serving.http.protocol import GuardedProtocol
 from funnelcast.serving.http.service import Service
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.variants import Variants
@@ -25,6 +28,7 @@ from funnelcast.serving.http.variants import Variants
 __all__ = ["serve"]
 
 _SWITCH = 0.0005  # seconds after which a scoring thread lets the one that takes requests run
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -41,6 +45,8 @@ class _Maker:
 
     def __call__(self) -> Starlette:
         sys.setswitchinterval(_SWITCH)
+        if self.settings.server.workers > 1:
+            _end_with_parent()
         log_to_stderr()
         variants = Variants.load(self.folders, self.settings.shares, self.settings.experiment)
         return create_app(Service(variants, self.settings))
@@ -72,6 +78,7 @@ def serve(folders: Sequence[Path], settings: Settings) -> None:
             Multiprocess(_config(make, settings), sockets=[listener]).run()
     finally:
         if own is not None:
+            del os.environ[_METRICS]
             shutil.rmtree(own)
 
 
@@ -82,7 +89,7 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         factory=isinstance(app, _Maker),
         workers=server.workers,
         loop="uvloop",
-        http=guarded_protocol(server.header_seconds),
+        http=partial(GuardedProtocol, head_seconds=server.header_seconds),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
@@ -91,6 +98,14 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.drain_seconds,
     )
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when the parent dies, however it does; Linux alone can."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "prctl"):
+            library.prctl(_PARENT_DEATH, signal.SIGTERM)
 
 
 def _listen(settings: Settings) -> socket.socket:
