@@ -157,8 +157,10 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.calibration_fit",
         "import funnelcast.serving",
         "import funnelcast.serving.score_files",
+        "import funnelcast.serving.http.run",
         "import funnelcast.cli.export",
         "import funnelcast.cli.score",
+        "import funnelcast.cli.serve",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -94,9 +94,9 @@ def test_a_slow_body_is_408_and_one_that_breaks_off_is_forgotten(first: Path) ->
         sent = iter([{"type": "http.request", "body": BODY[:10], "more_body": True}])
 
         async def receive() -> Any:
-            for message in sent:
-                return message
-            await asyncio.sleep(30)
+            if (message := next(sent, None)) is None:
+                await asyncio.sleep(30)
+            return message
 
         return receive
 
@@ -145,9 +145,8 @@ def test_a_failure_is_500_without_its_reason(
 
 def test_keys_guard_scoring_alone(first: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text(
-        "# ours\n0123456789abcdef\n\nfedcba9876543210 2020-01-01T00:00:00Z\nffffffffffffffff 2999-01-01T00:00:00+00:00\n"
-    )
+    over, long = "fedcba9876543210 2020-01-01T00:00:00Z", "ffffffffffffffff 2999-01-01T00:00:00+00:00"
+    path.write_text(f"# ours\n0123456789abcdef\n\n{over}\n{long}\n")
     with make_client([first], score_keys=path) as client:
         for header in ("Bearer 0123456789abcdef", "bearer ffffffffffffffff"):
             assert client.post({"candidates": [ROW]}, authorization=header).status == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def test_the_log_has_a_row_an_answer_of_a_user(shop: Path, tmp_path: Path) -> No
 
 
 def row(user: str) -> dict[str, Any]:
-    return {"time": None, "user": user, "variant": "first"}
+    return {"time": datetime.now(UTC), "user": user, "variant": "first"}
 
 
 def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
@@ -72,7 +74,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
         raise OSError(28, "No space left on device")
 
     log = ExposureLog(tmp_path / "log", ExposureSettings(waiting=5, file_rows=2), count)
-    monkeypatch.setattr(log, "_write", lambda rows: __import__("time").sleep(0.3))
+    monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
     for number in range(30):
         log.add(row(f"u{number}"))
     log.close()
@@ -88,7 +90,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
 
 
 def test_files_are_closed_by_rows(tmp_path: Path) -> None:
-    counted = []
+    counted: list[tuple[str, int]] = []
     log = ExposureLog(tmp_path, ExposureSettings(file_rows=4), lambda end, rows: counted.append((end, rows)))
     for number in range(10):
         log.add(row(f"u{number}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.settings import ExposureSettings
 
 __all__ = ["ExposureLog"]
@@ -90,8 +92,10 @@ class ExposureLog:
         try:
             pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), temporary)
             temporary.replace(path)
-        except OSError:
+        except (OSError, pa.ArrowException):
             # A full disk must not stop the answers; the counter says what an analysis will miss.
+            log_line("exposures_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
             self._count("failed", len(rows))
+            temporary.unlink(missing_ok=True)
             return
         self._count("written", len(rows))
