@@ -101,9 +101,11 @@ class Encoders:
 
     def keep_dictionaries(self) -> None:
         """Make ready for many calls of `encode` with few rows each, at the price of a dictionary a vocabulary."""
-        vocabularies = [encoder for encoder in self.columns if isinstance(encoder, Vocabulary)]
-        for vocabulary in (*vocabularies, *(key for statistic in self.statistics for key in statistic.keys)):
-            vocabulary.keep_dictionary()
+        for encoder in self.columns:
+            if isinstance(encoder, Vocabulary):
+                encoder.keep_dictionary()
+        for statistic in self.statistics:
+            statistic.keep_order()
 
     def fields(self) -> list[Field]:
         """Return the fields: features in the description's order, then target statistics."""

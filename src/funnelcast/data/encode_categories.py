@@ -19,10 +19,10 @@ from funnelcast.data.cells import FIRST_VALUE_ID, ValueType, canonical, split_ce
 from funnelcast.data.description import Feature
 from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
 
-__all__ = ["HashBuckets", "Multi", "Vocabulary"]
+__all__ = ["FEW_ROWS", "HashBuckets", "Multi", "Vocabulary"]
 
 _HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
-_FEW_ROWS = 4096  # up to which a dictionary, where one is kept, is faster than a hash table made anew
+FEW_ROWS = 4096  # up to which a dictionary, where one is kept, is faster than a hash table made anew
 Ids = npt.NDArray[np.int32]
 _FLAGS = {"true", "false"}
 # A table over all whole numbers between the smallest and the largest value is taken up to this size.
@@ -135,7 +135,7 @@ class Vocabulary:
             values = pc.if_else(pc.equal(values, "1"), "true", pc.if_else(pc.equal(values, "0"), "false", values))
         if self._table is not None:
             return self._look_up(values, *self._table)
-        if len(values) <= _FEW_ROWS and "_dictionary" in vars(self):
+        if len(values) <= FEW_ROWS and "_dictionary" in vars(self):
             find, unknown = self._dictionary.get, UNKNOWN_ID
             return np.fromiter((find(value, unknown) for value in values.to_pylist()), np.int32, len(values))
         found = pc.index_in(values, value_set=self.values)
