@@ -39,12 +39,14 @@ class Metrics:
         self.scored = Counter("funnelcast_scored_rows", "Rows by variant.", ["variant"], registry=own)
         self.shed = Counter("funnelcast_shed_requests", "Requests refused for lack of room.", registry=own)
         self.exposures = Counter("funnelcast_exposures", "Rows for the exposure log.", ["end"], registry=own)
+        self.swaps = Counter("funnelcast_swaps", "New versions that answer.", ["variant"], registry=own)
+        self.refused_swaps = Counter("funnelcast_refused_swaps", "Versions not taken.", ["variant"], registry=own)
         self.inside = Gauge(
             "funnelcast_requests_inside", "Requests being scored or waiting.", registry=own, multiprocess_mode="livesum"
         )
         self.model = Gauge(
             "funnelcast_model_info",
-            "1 for every bundle that is loaded.",
+            "1 for every version that answers, 0 for one that did.",
             ["variant", "version"],
             registry=own,
             multiprocess_mode="livemax",

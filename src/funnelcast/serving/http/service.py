@@ -11,6 +11,7 @@ from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_table
 from funnelcast.serving.http.decode import parse_body, raw_rows
 from funnelcast.serving.http.exposures import ExposureLog
+from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
@@ -61,9 +62,10 @@ class Service:
             self.metrics.model.labels(variant.name, variant.version).set(1)
         self.ready = False
         self._exposures: ExposureLog | None = None
+        self._follower: Follower | None = None
 
     def start(self) -> None:
-        """Score golden rows, after which the service is ready, and open the log.
+        """Score golden rows, after which the service is ready, open the log, and follow registries.
 
         Raises:
             ArtifactError: a bundle gives other scores.
@@ -74,12 +76,20 @@ class Service:
             self._exposures = ExposureLog(exposures.folder, exposures, self._count_exposures)
         for variant in self.variants.all.values():
             variant.bundle.verify()
+        if self.variants.registries:
+            refused = self.metrics.refused_swaps
+            self._follower = Follower(
+                self.variants.registries, self.variants, self._swapped, lambda name: refused.labels(name).inc()
+            )
+            self._follower.start()
         self.ready = True
 
     def stop(self) -> None:
         """Finish what was accepted and write the log."""
         self.ready = False
         self.admission.close()
+        if self._follower is not None:
+            self._follower.close()
         if self._exposures is not None:
             self._exposures.close()
 
@@ -145,6 +155,11 @@ class Service:
                 "scores": answered.scores,
             }
             self._exposures.add(row)
+
+    def _swapped(self, old: Variant, new: Variant) -> None:
+        self.metrics.model.labels(old.name, old.version).set(0)
+        self.metrics.model.labels(new.name, new.version).set(1)
+        self.metrics.swaps.labels(new.name).inc()
 
     def _count_exposures(self, end: str, rows: int) -> None:
         self.metrics.exposures.labels(end).inc(rows)

@@ -11,6 +11,7 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.columns import RawColumn, raw_columns
 from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.registry import Registry
 
 __all__ = ["Variant", "Variants"]
 
@@ -49,6 +50,7 @@ class Variant:
         """
         bundle = Bundle.load(folder)
         bundle.encoders.keep_dictionaries()
+        bundle.verify()  # with the dictionaries, and warm
         return cls(name, bundle, raw_columns(bundle.encoders))
 
 
@@ -59,18 +61,26 @@ class Variants:
         variants: by name.
         shares: variant -> share of the users.
         experiment: salt of the hash.
+        registries: name of a variant -> the registry that it follows.
     """
 
-    def __init__(self, variants: Mapping[str, Variant], shares: Mapping[str, float], experiment: str) -> None:
+    def __init__(
+        self,
+        variants: Mapping[str, Variant],
+        shares: Mapping[str, float],
+        experiment: str,
+        registries: Mapping[str, Path] | None = None,
+    ) -> None:
         self.all, self.experiment = dict(variants), experiment
         self.allocation = Allocation.of(shares)
+        self.registries = dict(registries or {})
 
     @classmethod
     def load(cls, folders: Sequence[Path], shares: Mapping[str, float], experiment: str) -> Variants:
         """Read bundles; each is a variant with the name of its folder.
 
         Args:
-            folders: the bundles.
+            folders: bundles, or registries, of which the current version is taken.
             shares: variant -> share of the users; none shares alike.
             experiment: its name.
 
@@ -86,8 +96,21 @@ class Variants:
         shares = shares or dict.fromkeys(names, 1 / len(names))
         if left := next((name for name in names if name not in shares), None):
             raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
-        loaded = {name: Variant.load(name, folder) for name, folder in zip(names, folders, strict=True)}
-        return cls(loaded, shares, experiment)
+        places = dict(zip(names, folders, strict=True))
+        registries = {name: folder for name, folder in places.items() if Registry.is_at(folder)}
+        for name, folder in registries.items():
+            registry = Registry(folder)
+            places[name] = registry.path(registry.current().version)
+        loaded = {name: Variant.load(name, folder) for name, folder in places.items()}
+        return cls(loaded, shares, experiment, registries)
+
+    def replace(self, variant: Variant) -> None:
+        """Let a new bundle answer in the place of the variant of its name; requests that run end with the old one.
+
+        Args:
+            variant: the new one.
+        """
+        self.all = {**self.all, variant.name: variant}
 
     def of(self, user: str | int | None) -> Variant:
         """Return the variant of a user, always the same.
@@ -98,19 +121,20 @@ class Variants:
         Raises:
             RefusalError: there is no key though there are several variants, or it is too long.
         """
+        variants = self.all
         if user is None or user == "":
-            if len(self.all) > 1:
+            if len(variants) > 1:
                 raise RefusalError(
                     400,
                     "missing_user",
                     "the body should have a 'user', who decides between the variants, received none",
                     column="user",
                 )
-            return next(iter(self.all.values()))
+            return next(iter(variants.values()))
         if len(str(user)) > _USER:
             wanted = f"'user' should have at most {_USER} characters"
             raise RefusalError(400, "out_of_range", f"{wanted}, received {excerpt(user)}", column="user")
-        return self.all[self.allocation.assign([user], self.experiment)[0]]
+        return variants[self.allocation.assign([user], self.experiment)[0]]
 
     def named(self, name: str, version: str | None = None) -> Variant:
         """Return a variant by its name.
@@ -122,10 +146,10 @@ class Variants:
         Raises:
             RefusalError: there is none.
         """
-        if name not in self.all:
+        variant = self.all.get(name)
+        if variant is None:
             known = ", ".join(self.all)
             raise RefusalError(404, "unknown_model", f"there is no model {excerpt(name)}; known: {known}")
-        variant = self.all[name]
         if version is not None and version != variant.version:
             wanted = f"the model '{name}' has the version '{variant.version}'"
             raise RefusalError(404, "unknown_version", f"{wanted}, received {excerpt(version)}")
