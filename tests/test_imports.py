@@ -161,6 +161,8 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.cli.export",
         "import funnelcast.cli.score",
         "import funnelcast.cli.serve",
+        "import funnelcast.cli.registry",
+        "import funnelcast.serving.registry",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

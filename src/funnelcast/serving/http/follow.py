@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from funnelcast.errors import FunnelcastError
+from funnelcast.errors import ArtifactError, FunnelcastError
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.registry import Registry
@@ -15,6 +16,7 @@ from funnelcast.serving.registry import Registry
 __all__ = ["Follower"]
 
 _LOOK = 0.3  # seconds between looks at the pointers
+_AGAIN = 5.0  # seconds until a version that was refused is read again: a copy that was not complete may be by then
 
 
 class Follower:
@@ -37,6 +39,7 @@ class Follower:
         self._registries = {name: Registry(folder) for name, folder in registries.items()}
         self._variants, self._changed, self._refused = variants, changed, refused
         self._told: dict[str, str] = {}  # the last reason of each variant, so that it is told once
+        self._until: dict[tuple[str, str], float] = {}  # variant and refused version -> when it is read again
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="follow", daemon=True)
 
@@ -61,17 +64,19 @@ class Follower:
             name: of the variant.
             registry: that is followed.
         """
-        old = self._variants.all[name]
+        old, version = self._variants.all[name], ""
         try:
             version = registry.current().version
             if version == old.version:
                 self._told.pop(name, None)
                 return
-            # A folder that was refused is read again: a copy that was not complete may be by now.
+            if time.monotonic() < self._until.get((name, version), 0.0):
+                return
             new = Variant.load(name, registry.path(version))
             if new.version != version:
-                raise FunnelcastError(f"the version should be '{version}', received '{new.version}'")
+                raise ArtifactError(f"{registry.path(version)}: should have its version, received '{new.version}'")
         except (FunnelcastError, OSError) as error:
+            self._until[name, version] = time.monotonic() + _AGAIN
             if self._told.get(name) != str(error):
                 self._told[name] = str(error)
                 log_line("swap_refused", level=logging.ERROR, variant=name, kept=old.version, reason=str(error))
