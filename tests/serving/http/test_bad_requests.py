@@ -6,11 +6,12 @@ import gzip
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from tests.serving.http.conftest import ROW, Client
+from tests.serving.http.conftest import ROW, Client, make_client
 
 SCORE = "/v1/score"
 INFER = "/v2/models/first/infer"
@@ -82,7 +83,8 @@ SHAPES = [
     Bad(
         "both forms", body(candidates=[ROW], columns={}), code="wrong_shape", says="received both", column="candidates"
     ),
-    Bad("a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="`candidate`"),
+    Bad("a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="unknown key text 'candidate'"),
+    Bad("a key of two lines", body(**{"x\ny" * 50: 1}), code="wrong_shape", column="body", says=r"'x\\nyx\\ny.*\.\.\.'"),
     Bad("candidates null", body(candidates=None), code="wrong_shape", column="body"),
     Bad("candidates an object", body(candidates=ROW), code="wrong_shape", column="body"),
     Bad("a candidate of text", body(candidates=[ROW, "x"]), code="wrong_shape", row=1, column="body"),
@@ -344,6 +346,23 @@ def test_a_wrong_request_is_told_what_is_wrong(client: Client, bad: Bad) -> None
     assert re.search(bad.says, detail["message"]), detail["message"]
     assert "\n" not in detail["message"] and len(reply.body) < 1500
     assert said["request_id"] == reply.headers["x-request-id"]
+
+
+def test_a_million_rows_and_forty_megabytes_are_refused(first: Path) -> None:
+    def in_pieces() -> Any:
+        left = iter(range(40))
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": bytes(1 << 20), "more_body": next(left) < 39}
+
+        return receive
+
+    with make_client([first]) as client:
+        many = client.call("POST", SCORE, b'{"candidates": [%s{}]}' % (b"{}," * (10**6 - 1)))
+        assert (many.status, many.json["error"]["code"]) == (413, "too_many_rows")
+        large = client.runner.run(client.call_async("POST", SCORE, pieces=in_pieces))
+        assert (large.status, large.json["error"]["code"]) == (413, "too_large")
+        assert client.service.admission.held == 0
 
 
 def test_the_service_still_answers_afterwards(client: Client) -> None:

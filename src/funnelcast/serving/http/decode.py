@@ -17,6 +17,7 @@ from funnelcast.serving.http.refusal import RefusalError, excerpt
 
 __all__ = ["Body", "RawRows", "Request", "decode_json", "parse_body", "raw_rows"]
 
+_KEY = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _ROW = re.compile(r"\$\.candidates\[(\d+)\]")
 _NAMED = 8  # columns listed in one answer
 T = TypeVar("T")
@@ -92,8 +93,9 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except msgspec.ValidationError as error:
         found = _ROW.search(str(error))
         row = int(found[1]) if found else None
+        reason = _KEY.sub(lambda key: f"unknown key {excerpt(key[1])}", str(error))
         raise RefusalError(
-            400, "wrong_shape", f"the body is not as it should be: {error}", row=row, column="body"
+            400, "wrong_shape", f"the body is not as it should be: {reason}", row=row, column="body"
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error)

@@ -17,10 +17,18 @@ from funnelcast.serving.http.refusal import RefusalError, excerpt
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
-__all__ = ["InferRequest", "infer_answer", "infer_table", "model_metadata", "parse_infer", "server_metadata"]
+__all__ = [
+    "DATATYPES",
+    "InferRequest",
+    "infer_answer",
+    "infer_table",
+    "model_metadata",
+    "parse_infer",
+    "server_metadata",
+]
 
 _WHOLE = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
-_TYPES = {"whole": _WHOLE, "number": ("FP64", "FP32", *_WHOLE), "text": ("BYTES", "BOOL", *_WHOLE)}
+DATATYPES = {"whole": _WHOLE, "number": ("FP64", "FP32", *_WHOLE), "text": ("BYTES", "BOOL", *_WHOLE)}
 _USUAL = {"whole": "INT64", "number": "FP64", "text": "BYTES"}
 
 
@@ -130,8 +138,8 @@ def _names(columns: Mapping[str, RawColumn]) -> str:
 def _values(tensor: Tensor, column: RawColumn, largest: int) -> Sequence[Any]:
     """Bring a tensor's data to a value, or a list, a row."""
     name, shape = column.name, tensor.shape
-    if tensor.datatype not in _TYPES[column.kind]:
-        wanted = f"the datatype of the input '{name}' should be one of {', '.join(_TYPES[column.kind])}"
+    if tensor.datatype not in DATATYPES[column.kind]:
+        wanted = f"the datatype of the input '{name}' should be one of {', '.join(DATATYPES[column.kind])}"
         raise RefusalError(400, "wrong_type", f"{wanted}, received {excerpt(tensor.datatype)}", column=name)
     fits = len(shape) == 2 if column.several else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
     if not fits or min(shape) < 0:
@@ -152,7 +160,7 @@ def _values(tensor: Tensor, column: RawColumn, largest: int) -> Sequence[Any]:
         raise RefusalError(400, "wrong_shape", message, row=len(flat) // max(1, width), column=name)
     if not column.several:
         return flat
-    return [[value for value in flat[k : k + width] if value is not None] for k in range(0, rows * width, width)]
+    return [[value for value in flat[row * width : (row + 1) * width] if value is not None] for row in range(rows)]
 
 
 def infer_answer(request: InferRequest, variant: Variant, scored: Scored, request_id: str) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funnelcast import __version__
-from funnelcast.serving.http.columns import RawColumn
+from funnelcast.serving.http.openapi_schemas import schemas
 from funnelcast.serving.http.variants import Variant, Variants
 
 __all__ = ["docs_page", "example_body", "openapi"]
 
-_TYPES = {"whole": ["integer", "null"], "number": ["number", "null"], "text": ["string", "integer", "boolean", "null"]}
 _STYLE = "body{font:16px system-ui;max-width:50em;margin:2em auto}td{padding:.2em .8em .2em 0}pre{overflow:auto}"
 _ERRORS = {
     "400": "A wrong request; the message names row and column.",
@@ -24,6 +24,7 @@ _ERRORS = {
     "503": "Not ready.",
     "504": "The deadline came first.",
 }
+_UNKNOWN = "No such model or version."
 
 
 def openapi(variants: Variants) -> dict[str, Any]:
@@ -32,101 +33,85 @@ def openapi(variants: Variants) -> dict[str, Any]:
     Args:
         variants: the bundles, whose columns the request has.
     """
-    columns: dict[str, Any] = {}
-    for variant in variants.all.values():
-        columns |= {name: _column(column) for name, column in variant.columns.items()}
-    candidate = {"type": "object", "properties": columns}
-    lists = {name: {"type": "array", "items": column} for name, column in columns.items()}
-    body = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "user": {"type": ["string", "integer", "null"]},
-            "context": candidate,
-            "candidates": {"type": "array", "items": candidate, "minItems": 1},
-            "columns": {"type": "object", "properties": lists},
-        },
-        "oneOf": [{"required": ["candidates"]}, {"required": ["columns"]}],
-    }
-    schemas = {"Request": body, "Answer": _answer(), "Error": _error()}
+    model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+    given = {"name": list(variants.all), "version": [variant.version for variant in variants.all.values()]}
     paths = {
         "/v1/score": {"post": _score()},
-        "/v2/models/{name}/infer": {"post": _get("Score named tensors (Open Inference Protocol V2).", "name")},
-        "/v2/models/{name}": {"get": _get("Inputs and outputs of a model.", "name")},
-        "/v2/models/{name}/ready": {"get": _get("Whether a model is ready.", "name")},
-        "/v2": {"get": _get("Name and version of the server.")},
-        "/v2/health/live": {"get": _get("Whether the process runs.")},
-        "/v2/health/ready": {"get": _get("Whether requests are answered.")},
-        "/livez": {"get": _get("Whether the process runs.")},
-        "/readyz": {"get": _get("Whether golden rows were reproduced and requests are answered.")},
-        "/metrics": {"get": _get("Metrics for Prometheus.")},
+        **{f"{path}/infer": {"post": _infer(path, given)} for path in (model, version)},
+        **{path: {"get": _get("Inputs and outputs of a model.", "Model", path, given)} for path in (model, version)},
+        **{
+            f"{path}/ready": {"get": _get("Whether a model is ready.", "ModelReady", path, given, late=True)}
+            for path in (model, version)
+        },
+        "/v2": {"get": _get("Name and version of the server.", "Server")},
+        "/v2/health/live": {"get": _get("Whether the process runs.", "Live")},
+        "/v2/health/ready": {"get": _get("Whether requests are answered.", "Ready", late=True)},
+        "/livez": {"get": _get("Whether the process runs.", "Live")},
+        "/readyz": {
+            "get": _get("Whether golden rows were reproduced and requests are answered.", "Ready", late=True)
+        },
+        "/metrics": {"get": _page("Metrics for Prometheus.", "text/plain")},
+        "/docs": {"get": _page("A page for people.", "text/html")},
+        "/openapi.json": {"get": _page("This document.", "application/json")},
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "funnelcast", "version": __version__},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas(variants)},
     }
 
 
-def _column(column: RawColumn) -> dict[str, Any]:
-    one = {"type": _TYPES[column.kind]}
-    return {"type": ["array", "null"], "items": one} if column.several else one
-
-
-def _answer() -> dict[str, Any]:
-    numbers = {"type": "array", "items": {"type": "number"}}
-    steps = {"type": "object", "additionalProperties": numbers}
-    text = {"type": "string"}
-    names = {"type": "array", "items": text}
+def _reads(description: str, name: str) -> dict[str, Any]:
     return {
-        "type": "object",
-        "required": ["request_id", "variant", "model_version", "calibrated", "rows", "steps", "reach", "transition"],
-        "properties": {
-            "request_id": text,
-            "variant": text,
-            "model_version": text,
-            "calibrated": {"type": "boolean"},
-            "rows": {"type": "integer"},
-            "steps": names,
-            "reach": steps,
-            "transition": steps,
-            "value": numbers,
-            "missing_columns": names,
-            "unknown_columns": names,
-        },
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
     }
 
 
-def _error() -> dict[str, Any]:
-    detail = {
-        "code": {"type": "string"},
-        "message": {"type": "string"},
-        "row": {"type": ["integer", "null"]},
-        "column": {"type": ["string", "null"]},
-    }
-    return {
-        "type": "object",
-        "properties": {"error": {"type": "object", "properties": detail}, "request_id": {"type": "string"}},
-    }
+def _parameters(path: str, given: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": list(known)}}
+        for name, known in given.items()
+        if f"{{{name}}}" in path
+    ]
 
 
 def _score() -> dict[str, Any]:
-    def reads(name: str) -> dict[str, Any]:
-        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-
-    refused = {status: {"description": text, "content": reads("Error")} for status, text in _ERRORS.items()}
+    refused = {status: _reads(text, "Error") for status, text in _ERRORS.items()}
+    # Queries are text: true and 1 say the same.
+    strict = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
     return {
         "summary": "Score the candidates of one user.",
-        "parameters": [{"name": "strict", "in": "query", "schema": {"type": "boolean"}}],
-        "requestBody": {"required": True, "content": reads("Request")},
-        "responses": {"200": {"description": "Scores.", "content": reads("Answer")}, **refused},
+        "parameters": [{"name": "strict", "in": "query", "schema": strict}],
+        "requestBody": {"required": True, **_reads("The candidates.", "Request")},
+        "responses": {"200": _reads("Scores.", "Answer"), **refused},
     }
 
 
-def _get(summary: str, *path: str) -> dict[str, Any]:
-    given = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path]
-    return {"summary": summary, "parameters": given, "responses": {"200": {"description": summary}}}
+def _infer(path: str, given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    refused = {status: _reads(text, "TensorError") for status, text in {**_ERRORS, "404": _UNKNOWN}.items()}
+    return {
+        "summary": "Score named tensors (Open Inference Protocol V2).",
+        "parameters": _parameters(path, given),
+        "requestBody": {"required": True, **_reads("A tensor a raw column.", "Tensors")},
+        "responses": {"200": _reads("Scores.", "TensorAnswer"), **refused},
+    }
+
+
+def _get(
+    summary: str, answer: str, path: str = "", given: Mapping[str, Sequence[str]] | None = None, *, late: bool = False
+) -> dict[str, Any]:
+    responses = {"200": _reads(summary, answer)}
+    if path:
+        responses["404"] = _reads(_UNKNOWN, "TensorError")
+    if late:
+        responses["503"] = _reads("Not ready.", answer)
+    return {"summary": summary, "parameters": _parameters(path, given or {}), "responses": responses}
+
+
+def _page(summary: str, kind: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}}}
 
 
 def example_body(variant: Variant) -> dict[str, Any]:
