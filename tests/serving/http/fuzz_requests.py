@@ -55,7 +55,17 @@ HEADERS: dict[str, st.SearchStrategy[str]] = {
     "authorization": st.text(st.characters(codec="latin-1"), max_size=20),
     "inference_header_content_length": st.sampled_from(["0", "10", "x"]),
 }
-QUERIES = ["", "?", "?strict=true", "?strict=0", "?strict=", "?strict=maybe", "?strict=1&strict=x", "?%ff=%00&a", "?&=&"]
+QUERIES = [
+    "",
+    "?",
+    "?strict=true",
+    "?strict=0",
+    "?strict=",
+    "?strict=maybe",
+    "?strict=1&strict=x",
+    "?%ff=%00&a",
+    "?&=&",
+]
 
 
 class Asked(NamedTuple):

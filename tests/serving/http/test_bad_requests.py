@@ -83,8 +83,12 @@ SHAPES = [
     Bad(
         "both forms", body(candidates=[ROW], columns={}), code="wrong_shape", says="received both", column="candidates"
     ),
-    Bad("a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="unknown key text 'candidate'"),
-    Bad("a key of two lines", body(**{"x\ny" * 50: 1}), code="wrong_shape", column="body", says=r"'x\\nyx\\ny.*\.\.\.'"),
+    Bad(
+        "a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="unknown key text 'candidate'"
+    ),
+    Bad(
+        "a key of two lines", body(**{"x\ny" * 50: 1}), code="wrong_shape", column="body", says=r"'x\\nyx\\ny.*\.\.\.'"
+    ),
     Bad("candidates null", body(candidates=None), code="wrong_shape", column="body"),
     Bad("candidates an object", body(candidates=ROW), code="wrong_shape", column="body"),
     Bad("a candidate of text", body(candidates=[ROW, "x"]), code="wrong_shape", row=1, column="body"),

@@ -1,4 +1,4 @@
-"""Whatever comes, the service says why it refuses it or scores every row of it, and the next request finds it as before.
+"""Whatever comes, the service refuses it with a reason or scores all its rows, and serves the next request as before.
 
 Each law is held against a few hundred drawn requests, and against 10,000 in the slow set.
 """
@@ -30,7 +30,7 @@ def fuzzed(first: Path) -> Iterator[Client]:
         yield client
 
 
-def draws(few: int, many: int) -> Any:
+def draws(few: int, many: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("cases", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 

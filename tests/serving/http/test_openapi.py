@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: requests are made of it, right and wrong ones, and answers are held against it."""
+"""The OpenAPI document tells the truth: requests are drawn from it, right and wrong, and answers held against it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def hold(operation: schemathesis.APIOperation[Any, Any, Any, Any], mode: Generat
 
     @settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
-    def law(case: schemathesis.Case) -> None:
+    def law(case: schemathesis.Case[Any]) -> None:
         nonlocal held
         held += 1
-        case.call_and_validate(checks=ALWAYS + more)
+        case.call_and_validate(checks=[*ALWAYS, *more])
 
     law()
     return held

@@ -91,11 +91,14 @@ def test_infer_scores_as_the_other_route_does(client: Client) -> None:
     assert [part["name"] for part in one] == ["reach_buy"] and one[0]["data"] == found["reach_buy"]
 
 
+EMPTY: list[list[Any]] = [[], [[], []]]
+
+
 def test_tensors_without_values_are_empty_lists(client: Client) -> None:
     rows = [ROW | {"tags": [], "sizes": []}] * 2
     inputs = [
         one | ({"shape": [2, 0], "data": data} if one["name"] in ("tags", "sizes") else {})
-        for data in ([], [[], []])
+        for data in EMPTY
         for one in tensors(client, rows)
     ]
     expected = client.post({"candidates": rows}).json["reach"]["buy"]

@@ -47,9 +47,7 @@ def openapi(variants: Variants) -> dict[str, Any]:
         "/v2/health/live": {"get": _get("Whether the process runs.", "Live")},
         "/v2/health/ready": {"get": _get("Whether requests are answered.", "Ready", late=True)},
         "/livez": {"get": _get("Whether the process runs.", "Live")},
-        "/readyz": {
-            "get": _get("Whether golden rows were reproduced and requests are answered.", "Ready", late=True)
-        },
+        "/readyz": {"get": _get("Whether golden rows were reproduced and requests are answered.", "Ready", late=True)},
         "/metrics": {"get": _page("Metrics for Prometheus.", "text/plain")},
         "/docs": {"get": _page("A page for people.", "text/html")},
         "/openapi.json": {"get": _page("This document.", "application/json")},

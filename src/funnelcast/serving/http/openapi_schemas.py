@@ -16,7 +16,11 @@ _WHOLE = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 _CATEGORY = {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}
 # Whole numbers of more than 64 bits are refused, which no schema of all numbers can say.
 _NUMBER = {"type": "number", "description": "A whole number has at most 64 bits."}
-_KINDS = {"whole": [_WHOLE], "number": [_NUMBER], "text": [{"type": "string"}, _CATEGORY, {"type": "boolean"}]}
+_KINDS: Mapping[str, list[dict[str, Any]]] = {
+    "whole": [_WHOLE],
+    "number": [_NUMBER],
+    "text": [{"type": "string"}, _CATEGORY, {"type": "boolean"}],
+}
 _TEXT, _NAMES = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 _FLAG = {"type": "boolean"}
 _NULL = {"type": "null"}
@@ -56,7 +60,7 @@ def schemas(variants: Variants) -> dict[str, Any]:
 
 def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:
     """An object of these properties, all required unless some are named."""
-    return {"type": "object", "required": list(required or properties), "properties": dict(properties)}
+    return {"type": "object", "required": list(required) or list(properties), "properties": dict(properties)}
 
 
 def _column(column: RawColumn) -> dict[str, Any]:
