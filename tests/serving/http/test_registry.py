@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundles_on_disk import edit_json, sign
+from tests.bundles_on_disk import edit_json, edit_model, edit_weight, sign, spoil_weight, swell, unknown_operator
 from tests.serving.http.conftest import ROW, Client, make_client
 
 from funnelcast.errors import ArtifactError
@@ -142,6 +142,10 @@ BAD: dict[str, Callable[[Path], object]] = {
     "other golden rows": golden,
     "a linked file": lambda bundle: link(bundle / "model.onnx"),
     "another format": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m.update(format=0)),
+    "a later format": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m.update(format=2)),
+    "an unknown operator": lambda bundle: edit_model(bundle, unknown_operator),
+    "weights that are no numbers": lambda bundle: edit_weight(bundle, spoil_weight),
+    "a huge model": swell,
     "a path outside": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m["files"].update({"../x": {}})),
     "another bundle": lambda bundle: sign(bundle, "README.md") if (bundle / "README.md").write_text("x") else None,
 }
