@@ -161,18 +161,39 @@ class KeyStatistics:
             DataError: a key column cannot be brought to the type that TRAIN had.
         """
         position = self._places(_codes(self.keys, columns))
-        empty = np.zeros((1, self.hits.shape[1]), np.int64)  # the key that TRAIN has not shown
-        rows: Whole = np.append(self.rows, 0)[position]
-        by_key = smoothed_means(
-            np.concatenate([self.hits, empty]), np.concatenate([self.seen, empty]), self.rates, self.smoothing
-        )
-        return rows, by_key[position]
+        rows, means = self._by_key()
+        return rows[position], means[position]
+
+    def _by_key(self) -> tuple[Whole, Floats]:
+        """N and the means of each key, and last of one that TRAIN has not shown."""
+        empty = np.zeros((1, self.hits.shape[1]), np.int64)
+        hits, seen = np.concatenate([self.hits, empty]), np.concatenate([self.seen, empty])
+        return np.append(self.rows, 0), smoothed_means(hits, seen, self.rates, self.smoothing)
 
     def keep_order(self) -> None:
         """Keep the keys in order, so that few rows do not cost a hash table of all keys a call."""
         for key in self.keys:
             key.keep_dictionary()
-        self._order  # noqa: B018
+        self._order, self._ids  # noqa: B018
+
+    def ids_of(self, keys: list[list[int]]) -> npt.NDArray[np.int32]:
+        """Encode rows of which the ids of the key columns are known, from all of TRAIN.
+
+        Args:
+            keys: [B] ids of each key column.
+
+        Returns:
+            [B, S + 1] the fields' ids.
+        """
+        codes = np.array(keys[0], np.int64)
+        for key, ids in zip(self.keys[1:], keys[1:], strict=True):
+            codes = codes * key.field.size + np.array(ids, np.int64)
+        return self._ids[self._places(codes)]
+
+    @cached_property
+    def _ids(self) -> npt.NDArray[np.int32]:
+        """[K + 1, S + 1] the fields' ids of each key, and last of one that TRAIN has not shown."""
+        return np.stack([array.to_numpy() for array in self.bucket(*self._by_key())], axis=1)
 
     @cached_property
     def _order(self) -> Whole:

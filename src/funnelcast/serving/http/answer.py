@@ -13,9 +13,25 @@ from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
-__all__ = ["answer", "encode_json", "score_table"]
+__all__ = ["answer", "encode_json", "score_rows", "score_table"]
 
 encode_json = msgspec.json.Encoder().encode
+
+
+def score_rows(variant: Variant, rows: RawRows) -> Scored:
+    """Score the rows of a request, few of them without Arrow.
+
+    Args:
+        variant: what scores.
+        rows: its raw columns.
+
+    Raises:
+        RefusalError: the encoders do not take a column after all, such as text that is no number.
+    """
+    few = variant.bundle.encoders.few
+    if few is None or rows.cells is None:
+        return score_table(variant, rows.table)
+    return variant.bundle.score_ids(few.ids(rows.cells))
 
 
 def score_table(variant: Variant, table: pa.Table) -> Scored:

@@ -80,12 +80,12 @@ class _Routes:
     def all(self) -> list[Route]:
         model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
         given: list[tuple[str, str, Handler]] = [
+            ("POST", "/v1/score", self.score),  # routes are tried in this order
             ("GET", "/livez", self.live),
             ("GET", "/readyz", self.is_ready),
             ("GET", "/metrics", self.metrics),
             ("GET", "/openapi.json", self.openapi),
             ("GET", "/docs", self.docs),
-            ("POST", "/v1/score", self.score),
             ("GET", "/v2", self.server),
             ("GET", "/v2/health/live", self.live),
             ("GET", "/v2/health/ready", self.is_ready),

@@ -55,7 +55,22 @@ class RawColumn:
         return f"a list of {_PLURALS[self.kind]}" if self.several else _WORDS[self.kind]
 
     def array(self, values: Sequence[Any], first: int | None = 0) -> pa.Array:
-        """Make an array of what JSON held.
+        """Make an array of what JSON held, as `cells` brings it to the column's type.
+
+        Args:
+            values: [B] of one column.
+            first: number of the first row; None where the value is the context's.
+
+        Raises:
+            RefusalError: a value is of another type or too large; it names the row.
+        """
+        try:
+            return pa.array(self._as_is(values) or self._one_by_one(values, first), self.type)
+        except (OverflowError, pa.ArrowException):
+            return pa.array(self._one_by_one(values, first), self.type)
+
+    def cells(self, values: Sequence[Any], first: int | None = 0) -> Sequence[Any]:
+        """Bring what JSON held to the column's type.
 
         Whole numbers may be written as 3.0; categories of text also as whole numbers or booleans, which become the
         text they have in prepared data.
@@ -67,23 +82,22 @@ class RawColumn:
         Raises:
             RefusalError: a value is of another type or too large; it names the row.
         """
+        found = self._as_is(values)
+        if found is None or (self.kind == "whole" and not _all_fit(found, self.several)):
+            return self._one_by_one(values, first)
+        return found
+
+    def _as_is(self, values: Sequence[Any]) -> Sequence[Any] | None:
+        """Return the values if their types are right as they are; whole numbers may still be too large."""
         known = set(map(type, values))
-        if self.several:
-            if known <= {list, _NULL}:
-                items = set[type]().union(*(map(type, cell) for cell in values if cell is not None))
-                if items <= _AS_IS[self.kind]:
-                    return self._build(values, first)
-        elif known <= _AS_IS[self.kind]:
-            return self._build(values, first)
-        return self._built_one_by_one(values, first)
+        if not self.several:
+            return values if known <= _AS_IS[self.kind] else None
+        if not known <= {list, _NULL}:
+            return None
+        items = set[type]().union(*(map(type, cell) for cell in values if cell is not None))
+        return values if items <= _AS_IS[self.kind] else None
 
-    def _build(self, values: Sequence[Any], first: int | None) -> pa.Array:
-        try:
-            return pa.array(values, self.type)
-        except (OverflowError, pa.ArrowException):
-            return self._built_one_by_one(values, first)
-
-    def _built_one_by_one(self, values: Sequence[Any], first: int | None) -> pa.Array:
+    def _one_by_one(self, values: Sequence[Any], first: int | None) -> list[Any]:
         """Bring each value to its type, or name the first that cannot be."""
         made: list[Any] = []
         for number, value in enumerate(values):
@@ -94,7 +108,7 @@ class RawColumn:
             if not isinstance(value, list):
                 self._refuse(value, row)
             made.append([self._item(item, row) for item in value])
-        return pa.array(made, self.type)
+        return made
 
     def _item(self, value: Any, row: int | None) -> Any:
         made = self._number(value) if self.kind == "number" else self._category(value)
@@ -131,6 +145,13 @@ class RawColumn:
             row=row,
             column=self.name,
         )
+
+
+def _all_fit(values: Sequence[Any], several: bool) -> bool:
+    """Whether whole numbers, or the ones in lists, have 64 bits."""
+    if several:
+        return all(cell is None or _all_fit(cell, False) for cell in values)
+    return all(value is None or _SMALLEST <= value < _WHOLE_END for value in values)
 
 
 def _is_whole(value: Any) -> bool:

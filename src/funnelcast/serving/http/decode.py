@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ __all__ = ["Body", "RawRows", "Request", "decode_json", "parse_body", "raw_rows"
 
 _KEY = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _ROW = re.compile(r"\$\.candidates\[(\d+)\]")
+FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
 _NAMED = 8  # columns listed in one answer
 T = TypeVar("T")
 
@@ -61,14 +63,28 @@ class RawRows:
     """Rows of a request.
 
     Args:
-        table: every raw column of the bundle, [B].
+        columns: of the bundle.
+        given: every raw column, [B]; of few rows as lists of values, else as a table.
         missing: raw columns that no row has, which count as null.
         unknown: names that no encoder reads, the first few of them.
     """
 
-    table: pa.Table
+    columns: Mapping[str, RawColumn]
+    given: pa.Table | Mapping[str, Sequence[Any]]
     missing: Sequence[str]
     unknown: Sequence[str]
+
+    @property
+    def cells(self) -> Mapping[str, Sequence[Any]] | None:
+        """The columns as lists of values, where there are few rows."""
+        return None if isinstance(self.given, pa.Table) else self.given
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The columns as a table."""
+        if isinstance(self.given, pa.Table):
+            return self.given
+        return pa.table({name: pa.array(self.given[name], column.type) for name, column in self.columns.items()})
 
 
 _DECODER = msgspec.json.Decoder(Body)
@@ -211,8 +227,12 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             f"column {excerpt(twice)} should stand in the context or in the rows, received both",
             column=twice,
         )
-    arrays = {name: _array(body, column, rows) for name, column in columns.items()}
-    return RawRows(pa.table(arrays), missing, [name[:60] for name in sorted(unknown)[:_NAMED]])
+    named = [name[:60] for name in sorted(unknown)[:_NAMED]]
+    if rows <= FEW_ROWS:
+        return RawRows(columns, {name: _cells(body, column, rows) for name, column in columns.items()}, missing, named)
+    return RawRows(
+        columns, pa.table({name: _array(body, column, rows) for name, column in columns.items()}), missing, named
+    )
 
 
 def _count(body: Request) -> int:
@@ -255,9 +275,21 @@ def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[st
 
 
 def _array(body: Request, column: RawColumn, rows: int) -> pa.Array:
-    name = column.name
-    if name in body.context:
-        return pa.repeat(column.array([body.context[name]], None)[0], rows)
+    if column.name in body.context:
+        return pa.repeat(column.array([body.context[column.name]], None)[0], rows)
+    values = _values(body, column.name)
+    return pa.nulls(rows, column.type) if values is None else column.array(values)
+
+
+def _cells(body: Request, column: RawColumn, rows: int) -> Sequence[Any]:
+    if column.name in body.context:
+        return [column.cells([body.context[column.name]], None)[0]] * rows
+    values = _values(body, column.name)
+    return [None] * rows if values is None else column.cells(values)
+
+
+def _values(body: Request, name: str) -> Sequence[Any] | None:
+    """A value a row of what stands in no context; None for a column that `columns` lacks."""
     if body.columns is not None:
-        return column.array(body.columns[name]) if name in body.columns else pa.nulls(rows, column.type)
-    return column.array([candidate.get(name) for candidate in body.candidates or ()])
+        return body.columns.get(name)
+    return [candidate.get(name) for candidate in body.candidates or ()]

@@ -92,7 +92,12 @@ def log_line(event: str, *, level: int = logging.INFO, error: bool = False, **sa
         error: whether to write the traceback of the exception that is handled.
         said: what the line says, without feature values.
     """
-    _LOGGER.log(level, event, extra={"said": said}, exc_info=error)
+    if not _LOGGER.isEnabledFor(level):
+        return
+    # Made here, since `Logger.log` looks through the stack for a line of code that no line of ours names.
+    record = logging.LogRecord(_LOGGER.name, level, "", 0, event, (), sys.exc_info() if error else None)
+    record.said = said
+    _LOGGER.handle(record)
 
 
 def log_to_stderr() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from funnelcast.serving.http.admission import Admission
-from funnelcast.serving.http.answer import answer, encode_json, score_table
+from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
 from funnelcast.serving.http.decode import parse_body, raw_rows
 from funnelcast.serving.http.exposures import ExposureLog
 from funnelcast.serving.http.follow import Follower
@@ -108,7 +108,7 @@ class Service:
         request = parse_body(body)
         variant = self.variants.of(request.user)
         rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
-        scored = score_table(variant, rows.table)
+        scored = score_rows(variant, rows)
         said = encode_json(answer(variant, rows, scored, request_id))
         user = None if request.user in (None, "") else str(request.user)
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []

@@ -134,6 +134,8 @@ class Variants:
         if len(str(user)) > _USER:
             wanted = f"'user' should have at most {_USER} characters"
             raise RefusalError(400, "out_of_range", f"{wanted}, received {excerpt(user)}", column="user")
+        if len(variants) == 1:
+            return next(iter(variants.values()))
         return variants[self.allocation.assign([user], self.experiment)[0]]
 
     def named(self, name: str, version: str | None = None) -> Variant:
