@@ -98,7 +98,8 @@ def test_no_order_of_rows_or_columns_matters(wide: Client, raw: pa.Table, size: 
 def test_few_rows_and_many_are_refused_alike(wide: Client, raw: pa.Table, name: str) -> None:
     """Few rows and many are read by different code."""
     rows = raw.to_pylist()
-    for wrong in ({}, 2**64, [[1]], 1.5, "x", True, [1.5], [2**63], -(2**63) - 1):
+    odd: list[Any] = [{}, 2**64, [[1]], 1.5, "x", True, [1.5], [2**63], -(2**63) - 1]
+    for wrong in odd:
         few, many = (wide.post({"candidates": [*given, {name: wrong}]}) for given in (rows[:1], rows))
         assert few.status == many.status, wrong
         if few.status != 200:
