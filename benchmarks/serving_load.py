@@ -195,7 +195,7 @@ class _Client:
                 continue
             status, head, body = found
             self._record(one.intended, status)
-            version = head.partition(b"x-model-version: ")[2][:12].decode() if b"x-model-version" in head else ""
+            version = head.partition(b"x-model-version: ")[2].partition(b"\r\n")[0].decode()
             scores = body.partition(b'"reach":')[2].partition(b"}")[0].decode() if len(body) < 5000 else ""
             self.answers[status, version, scores] += 1
             del self._busy[number]
