@@ -16,7 +16,7 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
 from funnelcast.serving.http.exposures import ExposureLog
-from funnelcast.serving.http.settings import ExposureSettings, load_settings
+from funnelcast.serving.http.settings import ExposureSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
 SHARES = {"first": 0.8, "second": 0.2}
@@ -102,18 +102,18 @@ def test_files_are_closed_by_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shares", "pattern"),
     [
-        ({"first": 0.5, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
+        ({"first": 0.5, "second": 0.0, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
         ({"first": 1.0}, "'shares' should name every bundle, received none for 'second'"),
     ],
 )
 def test_shares_must_name_the_bundles(shop: Path, shares: dict[str, float], pattern: str) -> None:
     with pytest.raises(ConfigError, match=pattern):
-        Variants.load([shop / "first", shop / "second"], shares, "spring")
+        Variants.load([shop / "first", shop / "second"], Settings(shares=shares))
 
 
 def test_bundles_need_names_of_their_own(shop: Path) -> None:
     with pytest.raises(ConfigError, match="different names, received 'first' twice"):
-        Variants.load([shop / "first", shop / "first"], {}, "spring")
+        Variants.load([shop / "first", shop / "first"], Settings())
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class _Maker:
         if self.settings.server.workers > 1:
             _end_with_parent()
         log_to_stderr()
-        variants = Variants.load(self.folders, self.settings.shares, self.settings.experiment)
+        variants = Variants.load(self.folders, self.settings)
         return create_app(Service(variants, self.settings))
 
 
@@ -69,7 +69,7 @@ def serve(folders: Sequence[Path], settings: Settings) -> None:
         with _listen(settings) as listener:
             uvicorn.Server(_config(app, settings)).run(sockets=[listener])
         return
-    Service(Variants.load(folders, settings.shares, settings.experiment), settings)  # what is wrong is found here
+    Service(Variants.load(folders, settings), settings)  # what is wrong is found here
     log_to_stderr()
     own = None if _METRICS in os.environ else tempfile.mkdtemp(prefix="funnelcast-metrics-")
     os.environ.setdefault(_METRICS, own or "")

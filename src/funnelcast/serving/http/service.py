@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["SCORE_KEYS", "Answered", "Service"]
 SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
 
 
+@dataclass(frozen=True)
 class Answered:
     """An answer and what the log says of it.
 
@@ -30,12 +32,17 @@ class Answered:
         body: JSON.
         variant: what scored.
         rows: number of candidates.
+        experiment: that chose the variant.
         user: key of the user, or None.
         scores: the last step's reach of every candidate.
     """
 
-    def __init__(self, body: bytes, variant: Variant, rows: int, user: str | None, scores: list[float]) -> None:
-        self.body, self.variant, self.rows, self.user, self.scores = body, variant, rows, user, scores
+    body: bytes
+    variant: Variant
+    rows: int
+    experiment: str = ""
+    user: str | None = None
+    scores: Sequence[float] = ()
 
 
 class Service:
@@ -76,10 +83,10 @@ class Service:
             self._exposures = ExposureLog(exposures.folder, exposures, self._count_exposures)
         for variant in self.variants.all.values():
             variant.bundle.verify()
-        if self.variants.registries:
+        if self.variants.registries or self.settings.traffic is not None:
             refused = self.metrics.refused_swaps
             self._follower = Follower(
-                self.variants.registries, self.variants, self._swapped, lambda name: refused.labels(name).inc()
+                self.variants, self.settings.traffic, self._swapped, lambda name: refused.labels(name).inc()
             )
             self._follower.start()
         self.ready = True
@@ -106,13 +113,13 @@ class Service:
             ArtifactError: the model gives a score that is NaN or infinite.
         """
         request = parse_body(body)
-        variant = self.variants.of(request.user)
+        variant, experiment = self.variants.of(request.user)
         rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
         scored = score_table(variant, rows.table)
         said = encode_json(answer(variant, rows, scored, request_id))
         user = None if request.user in (None, "") else str(request.user)
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
-        return Answered(said, variant, len(scored.reach), user, kept)
+        return Answered(said, variant, len(scored.reach), experiment, user, kept)
 
     def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
         """Answer a request of the Open Inference Protocol; runs in a thread.
@@ -129,9 +136,7 @@ class Service:
         request = parse_infer(body)
         table = infer_table(request, variant.columns, self.settings.limits.rows)
         scored = score_table(variant, table)
-        return Answered(
-            encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows, None, []
-        )
+        return Answered(encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows)
 
     def note(self, answered: Answered, request_id: str, started: float) -> None:
         """Count an answer, and log who got it; requests without a user are no exposures.
@@ -147,7 +152,7 @@ class Service:
             row: Mapping[str, Any] = {
                 "time": datetime.now(UTC),
                 "user": answered.user,
-                "experiment": self.variants.experiment,
+                "experiment": answered.experiment,
                 "variant": answered.variant.name,
                 "request_id": request_id,
                 "model_version": answered.variant.version,

@@ -86,6 +86,7 @@ class Settings(_Table):
         strict: whether unknown and missing columns are refused; `?strict=` of a request overrides it.
         experiment: its name, which salts the hash of users.
         shares: variant -> share of the users, with the sum 1; without them all bundles share alike.
+        traffic: traffic file that is followed; it has the experiment and the shares.
         score_keys: file of the keys that may score; without it FUNNELCAST_SCORE_KEYS, and without that anybody.
         server: how the service listens.
         limits: what a request may ask for.
@@ -95,6 +96,7 @@ class Settings(_Table):
     strict: bool = False
     experiment: str = Field(default="default", min_length=1, max_length=100)
     shares: dict[str, float] = {}
+    traffic: Path | None = None
     score_keys: Path | None = None
     server: Server = Server()
     limits: Limits = Limits()
@@ -104,6 +106,8 @@ class Settings(_Table):
     def _check_shares(self) -> Settings:
         if self.shares and (min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9):
             raise ValueError(f"shares should be 0 or more with the sum 1, received {self.shares}")
+        if self.traffic is not None and self.model_fields_set & {"shares", "experiment"}:
+            raise ValueError("'traffic' should stand without 'shares' and 'experiment', which its file holds")
         return self
 
 
