@@ -15,10 +15,11 @@ from funnelcast.errors import ConfigError
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
-from funnelcast.serving.http.exposures import ExposureLog
-from funnelcast.serving.http.settings import ExposureSettings, Settings, load_settings
+from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
+SCHEMA = exposure_schema("latency_ms")
 SHARES = {"first": 0.8, "second": 0.2}
 
 
@@ -73,7 +74,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    log = ExposureLog(tmp_path / "log", ExposureSettings(waiting=5, file_rows=2), count)
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(waiting=5, file_rows=2), count)
     monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
     for number in range(30):
         log.add(row(f"u{number}"))
@@ -82,7 +83,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     counted.clear()
     monkeypatch.undo()
     monkeypatch.setattr(pq, "write_table", refuse)
-    log = ExposureLog(tmp_path / "log", ExposureSettings(file_rows=2), count)
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(file_rows=2), count)
     for number in range(3):
         log.add(row(f"u{number}"))
     log.close()
@@ -91,7 +92,9 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
 
 def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
-    log = ExposureLog(tmp_path, ExposureSettings(file_rows=4), lambda end, rows: counted.append((end, rows)))
+    log = ParquetLog(
+        "exposures", tmp_path, SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
+    )
     for number in range(10):
         log.add(row(f"u{number}"))
     log.close()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -158,7 +159,8 @@ class _Routes:
         service.note(answered, request.state.id, request.state.started)
         version = answered.variant.version
         request.state.said = {"rows": answered.rows, "variant": answered.variant.name, "model_version": version}
-        return Response(answered.body, media_type=_JSON, headers={"x-model-version": version})
+        after = BackgroundTask(service.follow_up, answered)
+        return Response(answered.body, media_type=_JSON, headers={"x-model-version": version}, background=after)
 
     async def live(self, _: Request) -> Response:
         return _json(self._health)

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 __all__ = ["Metrics", "log_line"]
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
 _ROWS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 _LOGGER = logging.getLogger("funnelcast.serve")
 
@@ -39,6 +40,20 @@ class Metrics:
         self.scored = Counter("funnelcast_scored_rows", "Rows by variant.", ["variant"], registry=own)
         self.shed = Counter("funnelcast_shed_requests", "Requests refused for lack of room.", registry=own)
         self.exposures = Counter("funnelcast_exposures", "Rows for the exposure log.", ["end"], registry=own)
+        self.shadow_requests = Counter(
+            "funnelcast_shadow_requests", "Requests for a shadow by their end.", ["variant", "end"], registry=own
+        )
+        self.shadow_seconds = Histogram(
+            "funnelcast_shadow_seconds", "Scoring by a shadow.", ["variant"], buckets=_SECONDS, registry=own
+        )
+        self.shadow_difference = Histogram(
+            "funnelcast_shadow_difference",
+            "Mean |shadow - primary| of the last step's reach over the rows of a request.",
+            ["variant"],
+            buckets=_DIFFERENCES,
+            registry=own,
+        )
+        self.shadow_log = Counter("funnelcast_shadow_log_rows", "Rows for the shadow log.", ["end"], registry=own)
         self.swaps = Counter("funnelcast_swaps", "New versions that answer.", ["variant"], registry=own)
         self.refused_swaps = Counter("funnelcast_refused_swaps", "Versions not taken.", ["variant"], registry=own)
         self.inside = Gauge(

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_table
 from funnelcast.serving.http.decode import parse_body, raw_rows
-from funnelcast.serving.http.exposures import ExposureLog
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
+from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.shadow import Shadow, ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
 
 __all__ = ["SCORE_KEYS", "Answered", "Service"]
@@ -35,6 +37,7 @@ class Answered:
         experiment: that chose the variant.
         user: key of the user, or None.
         scores: the last step's reach of every candidate.
+        job: what a shadow scores; None for what no shadow may.
     """
 
     body: bytes
@@ -43,6 +46,7 @@ class Answered:
     experiment: str = ""
     user: str | None = None
     scores: Sequence[float] = ()
+    job: ShadowJob | None = None
 
 
 class Service:
@@ -68,19 +72,24 @@ class Service:
         for variant in variants.all.values():
             self.metrics.model.labels(variant.name, variant.version).set(1)
         self.ready = False
-        self._exposures: ExposureLog | None = None
+        self._exposures: ParquetLog | None = None
+        self._shadow: Shadow | None = None
         self._follower: Follower | None = None
 
     def start(self) -> None:
-        """Score golden rows, after which the service is ready, open the log, and follow registries.
+        """Score golden rows, after which the service is ready, open the logs, and follow registries.
 
         Raises:
             ArtifactError: a bundle gives other scores.
-            OSError: the log's folder cannot be made.
+            OSError: a log's folder cannot be made.
         """
         exposures = self.settings.exposures
         if exposures.folder is not None:
-            self._exposures = ExposureLog(exposures.folder, exposures, self._count_exposures)
+            schema = exposure_schema("latency_ms", *(["scores"] if exposures.scores else []))
+            self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
+        if self.settings.shadow.shares:
+            busy = self.admission
+            self._shadow = Shadow(self.variants, self.settings.shadow, self.metrics, lambda: busy.inside > 0)
         for variant in self.variants.all.values():
             variant.bundle.verify()
         if self.variants.registries or self.settings.traffic is not None:
@@ -92,13 +101,15 @@ class Service:
         self.ready = True
 
     def stop(self) -> None:
-        """Finish what was accepted and write the log."""
+        """Finish what was accepted and write the logs."""
         self.ready = False
         self.admission.close()
         if self._follower is not None:
             self._follower.close()
         if self._exposures is not None:
             self._exposures.close()
+        if self._shadow is not None:
+            self._shadow.close()
 
     def score(self, body: bytes, request_id: str, strict: bool) -> Answered:
         """Answer `POST /v1/score`; runs in a thread.
@@ -119,7 +130,8 @@ class Service:
         said = encode_json(answer(variant, rows, scored, request_id))
         user = None if request.user in (None, "") else str(request.user)
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
-        return Answered(said, variant, len(scored.reach), experiment, user, kept)
+        job = ShadowJob(body, request_id, variant, scored.reach) if self._shadow is not None else None
+        return Answered(said, variant, len(scored.reach), experiment, user, kept, job)
 
     def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
         """Answer a request of the Open Inference Protocol; runs in a thread.
@@ -160,6 +172,15 @@ class Service:
                 "scores": answered.scores,
             }
             self._exposures.add(row)
+
+    async def follow_up(self, answered: Answered) -> None:
+        """Do what an answer must not wait for.
+
+        Args:
+            answered: the answer, which was sent.
+        """
+        if self._shadow is not None and answered.job is not None:
+            self._shadow.offer(answered.job)
 
     def _swapped(self, old: Variant, new: Variant) -> None:
         self.metrics.model.labels(old.name, old.version).set(0)

@@ -1,16 +1,17 @@
-"""`serve.toml`: how the service listens, what it refuses, who may ask, and which variant answers whom."""
+"""`serve.toml`: how the service listens, what it refuses, who may ask, who answers whom, and what is logged."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from funnelcast.config import explain
 from funnelcast.errors import ConfigError
 
-__all__ = ["ExposureSettings", "Limits", "Server", "Settings", "load_settings"]
+__all__ = ["ExposureSettings", "Limits", "LogSettings", "Server", "Settings", "ShadowSettings", "load_settings"]
 
 
 class _Table(BaseModel):
@@ -61,22 +62,52 @@ class Limits(_Table):
     deadline_ms: int = Field(default=2000, ge=1, le=600_000)
 
 
-class ExposureSettings(_Table):
-    """The log of who was answered by which variant.
+class LogSettings(_Table):
+    """A log of Parquet files.
 
     Args:
-        folder: of Parquet files; None writes none.
+        folder: of the files; None writes none.
         waiting: rows that wait to be written; more are counted as lost.
         file_rows: rows of a file.
         file_seconds: after which a file is closed although it has fewer rows.
-        scores: whether the last step's reach of every candidate is written too.
     """
 
     folder: Path | None = None
     waiting: int = Field(default=10_000, ge=1)
     file_rows: int = Field(default=50_000, ge=1)
     file_seconds: float = Field(default=60.0, gt=0)
+
+
+class ExposureSettings(LogSettings):
+    """The log of who was answered by which variant.
+
+    Args:
+        folder: see `LogSettings`.
+        waiting: see `LogSettings`.
+        file_rows: see `LogSettings`.
+        file_seconds: see `LogSettings`.
+        scores: whether the last step's reach of every candidate is written too.
+    """
+
     scores: bool = False
+
+
+class ShadowSettings(LogSettings):
+    """Bundles that score requests after these were answered, and the log of both scores.
+
+    Args:
+        folder: see `LogSettings`.
+        waiting: requests that wait for a shadow, and rows that wait to be written; more are dropped and counted.
+        file_rows: see `LogSettings`, here a row a request.
+        file_seconds: see `LogSettings`.
+        shares: name of a bundle -> share of the requests that it scores too, above 0 and at most 1.
+        held_bytes: of all bodies that wait for a shadow.
+    """
+
+    shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    waiting: int = Field(default=100, ge=1)
+    held_bytes: int = Field(default=32 << 20, ge=1)
+    file_rows: int = Field(default=5_000, ge=1)
 
 
 class Settings(_Table):
@@ -91,6 +122,7 @@ class Settings(_Table):
         server: how the service listens.
         limits: what a request may ask for.
         exposures: the exposure log.
+        shadow: bundles that answer nobody and score all the same.
     """
 
     strict: bool = False
@@ -101,6 +133,7 @@ class Settings(_Table):
     server: Server = Server()
     limits: Limits = Limits()
     exposures: ExposureSettings = ExposureSettings()
+    shadow: ShadowSettings = ShadowSettings()
 
     @model_validator(mode="after")
     def _check_shares(self) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,13 +63,20 @@ class Variants:
         variants: by name.
         traffic: whom each of them answers.
         registries: name of a variant -> the registry that it follows.
+        shadows: names of those that answer nobody, unless the traffic gives them users.
 
     Raises:
         ConfigError: the traffic names another variant.
     """
 
-    def __init__(self, variants: Mapping[str, Variant], traffic: Traffic, registries: Mapping[str, Path]) -> None:
-        self.all, self.registries = dict(variants), dict(registries)
+    def __init__(
+        self,
+        variants: Mapping[str, Variant],
+        traffic: Traffic,
+        registries: Mapping[str, Path],
+        shadows: Collection[str] = (),
+    ) -> None:
+        self.all, self.registries, self.shadows = dict(variants), dict(registries), frozenset(shadows)
         self.traffic = self._checked(traffic)
 
     @classmethod
@@ -87,20 +94,14 @@ class Variants:
         names = [folder.resolve().name for folder in folders]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"bundles should stand in folders of different names, received '{twice}' twice")
-        if settings.traffic is not None:
-            traffic = read_traffic(settings.traffic)
-        else:
-            shares = settings.shares or dict.fromkeys(names, 1 / len(names))
-            if left := next((name for name in names if name not in shares), None):
-                raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
-            traffic = Traffic(settings.experiment, Allocation.of(shares))
+        traffic = _traffic(names, settings)
         places = dict(zip(names, folders, strict=True))
         registries = {name: folder for name, folder in places.items() if Registry.is_at(folder)}
         for name, folder in registries.items():
             registry = Registry(folder)
             places[name] = registry.path(registry.current().version)
         loaded = {name: Variant.load(name, folder) for name, folder in places.items()}
-        return cls(loaded, traffic, registries)
+        return cls(loaded, traffic, registries, settings.shadow.shares)
 
     def _checked(self, traffic: Traffic) -> Traffic:
         shares = traffic.allocation.shares
@@ -138,14 +139,15 @@ class Variants:
         """
         variants, (experiment, allocation) = self.all, self.traffic
         if user is None or user == "":
-            if len(variants) > 1:
+            answering = [name for name in variants if name not in self.shadows or name in allocation.shares]
+            if len(answering) > 1:
                 raise RefusalError(
                     400,
                     "missing_user",
                     "the body should have a 'user', who decides between the variants, received none",
                     column="user",
                 )
-            return next(iter(variants.values())), experiment
+            return variants[answering[0]], experiment
         if len(str(user)) > _USER:
             wanted = f"'user' should have at most {_USER} characters"
             raise RefusalError(400, "out_of_range", f"{wanted}, received {excerpt(user)}", column="user")
@@ -169,3 +171,19 @@ class Variants:
             wanted = f"the model '{name}' has the version '{variant.version}'"
             raise RefusalError(404, "unknown_version", f"{wanted}, received {excerpt(version)}")
         return variant
+
+
+def _traffic(names: Sequence[str], settings: Settings) -> Traffic:
+    """Read or make the shares of bundles; a shadow needs none."""
+    shadows = settings.shadow.shares
+    if unknown := next((name for name in shadows if name not in names), None):
+        raise ConfigError(f"key 'shadow.shares': no bundle has the name '{unknown}'; {choices(names, unknown)}")
+    answering = [name for name in names if name not in shadows]
+    if not answering:
+        raise ConfigError(f"key 'shadow.shares' should leave a bundle that answers, received {', '.join(names)}")
+    if settings.traffic is not None:
+        return read_traffic(settings.traffic)
+    shares = settings.shares or dict.fromkeys(answering, 1 / len(answering))
+    if left := next((name for name in answering if name not in shares), None):
+        raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
+    return Traffic(settings.experiment, Allocation.of(shares))
