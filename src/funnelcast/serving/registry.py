@@ -51,10 +51,11 @@ class Registry:
 
     Args:
         folder: of the registry.
+        by: who changes it, for the log; None for the user of this process.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, by: str | None = None) -> None:
+        self.folder, self._by = folder, by
 
     @staticmethod
     def is_at(folder: Path) -> bool:
@@ -173,7 +174,7 @@ class Registry:
                 fcntl.flock(audit, fcntl.LOCK_EX)
                 line: dict[str, Any] = {
                     "time": datetime.now(UTC).isoformat(),
-                    "by": user_name(),
+                    "by": self._by or user_name(),
                     "action": action,
                     **said,
                 }

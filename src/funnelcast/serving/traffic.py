@@ -49,13 +49,16 @@ def read_traffic(path: Path) -> Traffic:
         raise ArtifactError(f"{path}: should be {_KIND}, received: {error}") from error
 
 
-def set_shares(path: Path, shares: Mapping[str, float], experiment: str | None = None) -> Traffic:
+def set_shares(
+    path: Path, shares: Mapping[str, float], experiment: str | None = None, by: str | None = None
+) -> Traffic:
     """Write shares; services that follow the file take them within a second.
 
     Args:
         path: of the file; made where it is missing.
         shares: variant -> share of the users, >= 0 with the sum 1.
         experiment: name of a new experiment, which draws all users anew; None goes on with the file's.
+        by: who changes it, for the file; None for the user of this process.
 
     Raises:
         ConfigError: the shares are no shares, or a new file gets no experiment.
@@ -68,15 +71,16 @@ def set_shares(path: Path, shares: Mapping[str, float], experiment: str | None =
             raise ConfigError(f"{path}: a new traffic file needs the name of its experiment, received none")
         goes_on = former is not None and former.experiment == name
         allocation = former.allocation.reweighed(shares) if former and goes_on else Allocation.of(shares)
-        return _write(path, Traffic(name, allocation), "shares")
+        return _write(path, Traffic(name, allocation), "shares", by)
 
 
-def switch_off(path: Path, variant: str) -> Traffic:
+def switch_off(path: Path, variant: str, by: str | None = None) -> Traffic:
     """Take all users from a variant; the others get them in proportion to their shares, and keep their own.
 
     Args:
         path: of the file.
         variant: that shall answer nobody.
+        by: who changes it, for the file; None for the user of this process.
 
     Raises:
         ConfigError: the variant has no share, or all of it.
@@ -92,12 +96,12 @@ def switch_off(path: Path, variant: str) -> Traffic:
             raise ConfigError(f"{path}: '{variant}' has all users; give another variant a share first")
         whole = sum(rest.values())
         scaled = {name: share / whole for name, share in rest.items()}
-        return _write(path, former._replace(allocation=former.allocation.reweighed(scaled)), "off")
+        return _write(path, former._replace(allocation=former.allocation.reweighed(scaled)), "off", by)
 
 
-def _write(path: Path, traffic: Traffic, action: str) -> Traffic:
+def _write(path: Path, traffic: Traffic, action: str, by: str | None) -> Traffic:
     changes: list[Any] = read_json(path, _KIND, "changes", version=FORMAT)["changes"] if path.exists() else []
-    change = {"time": datetime.now(UTC).isoformat(), "by": user_name(), "action": action}
+    change = {"time": datetime.now(UTC).isoformat(), "by": by or user_name(), "action": action}
     record = {
         "format": FORMAT,
         "experiment": traffic.experiment,

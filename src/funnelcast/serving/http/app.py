@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from funnelcast.serving.http.admin import admin_routes
 from funnelcast.serving.http.answer import encode_json
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.open_inference import model_metadata, server_metadata
@@ -94,6 +95,8 @@ class _Routes:
             *(("GET", f"{path}/ready", self.model_ready) for path in (model, version)),
             *(("POST", f"{path}/infer", self.infer) for path in (model, version)),
         ]
+        if self._service.admin_keys is not None:
+            given += admin_routes(self._service, self._service.admin_keys)
         return [Route(path, self.guarded(path, handler), methods=[method]) for method, path, handler in given]
 
     def guarded(self, label: str, handler: Handler) -> Handler:

@@ -80,11 +80,14 @@ class Keys:
             found |= hmac.compare_digest(digest, given) and (until is None or now < until)
         return found
 
-    def check(self, headers: Headers) -> None:
+    def check(self, headers: Headers) -> str:
         """Take `authorization: Bearer KEY` or `x-api-key: KEY`.
 
         Args:
             headers: of a request.
+
+        Returns:
+            What logs may call the key: the first eight digits of its SHA-256.
 
         Raises:
             RefusalError: there is no key, or none that is known.
@@ -96,6 +99,7 @@ class Keys:
             message = f"the header 'authorization' should be 'Bearer KEY' with a known key, received {received}"
             more = {"www-authenticate": "Bearer", "connection": "close"}
             raise RefusalError(401, "wrong_key", message, column="authorization", headers=more)
+        return _digest(key).hex()[:8]
 
 
 def _digest(key: str) -> bytes:

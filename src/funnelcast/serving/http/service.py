@@ -21,9 +21,10 @@ from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shadow import Shadow, ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
 
-__all__ = ["SCORE_KEYS", "Answered", "Service"]
+__all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Answered", "Service"]
 
 SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
+ADMIN_KEYS = "FUNNELCAST_ADMIN_KEYS"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Service:
         self.variants, self.settings = variants, settings
         self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
+        self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
         self.metrics = Metrics()
         self.metrics.follow(lambda: self.admission.inside)
         for variant in variants.all.values():

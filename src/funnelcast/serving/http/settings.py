@@ -31,6 +31,8 @@ class Server(_Table):
         body_seconds: a client has for its body.
         keep_alive_seconds: a connection may idle between requests.
         drain_seconds: accepted requests have after SIGTERM.
+        certificate: PEM file of the certificate and those above it; with `private_key`, TLS is spoken.
+        private_key: PEM file of its key, without a password.
     """
 
     host: str = "127.0.0.1"
@@ -42,6 +44,15 @@ class Server(_Table):
     body_seconds: float = Field(default=5.0, gt=0)
     keep_alive_seconds: int = Field(default=20, ge=1)
     drain_seconds: int = Field(default=8, ge=1)
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Server:
+        if (self.certificate is None) != (self.private_key is None):
+            given = "private_key" if self.certificate is None else "certificate"
+            raise ValueError(f"'certificate' and 'private_key' should stand together, received '{given}' alone")
+        return self
 
 
 class Limits(_Table):
@@ -119,6 +130,7 @@ class Settings(_Table):
         shares: variant -> share of the users, with the sum 1; without them all bundles share alike.
         traffic: traffic file that is followed; it has the experiment and the shares.
         score_keys: file of the keys that may score; without it FUNNELCAST_SCORE_KEYS, and without that anybody.
+        admin_keys: file of the keys that may change things; without it FUNNELCAST_ADMIN_KEYS, and without that nobody.
         server: how the service listens.
         limits: what a request may ask for.
         exposures: the exposure log.
@@ -130,6 +142,7 @@ class Settings(_Table):
     shares: dict[str, float] = {}
     traffic: Path | None = None
     score_keys: Path | None = None
+    admin_keys: Path | None = None
     server: Server = Server()
     limits: Limits = Limits()
     exposures: ExposureSettings = ExposureSettings()
