@@ -26,10 +26,12 @@ class Traffic(NamedTuple):
     Args:
         experiment: salt of the users' hash; it stays while shares change.
         allocation: of the users.
+        since: when it was last changed; None for shares that no file holds.
     """
 
     experiment: str
     allocation: Allocation
+    since: datetime | None = None
 
 
 def read_traffic(path: Path) -> Traffic:
@@ -41,11 +43,12 @@ def read_traffic(path: Path) -> Traffic:
     Raises:
         ArtifactError: it is missing or damaged.
     """
-    record = read_json(path, _KIND, "experiment", "parts", version=FORMAT)
+    record = read_json(path, _KIND, "experiment", "parts", "changes", version=FORMAT)
     try:
         parts = tuple((str(name), float(width)) for name, width in record["parts"])
-        return Traffic(str(record["experiment"]), Allocation(parts))
-    except (ConfigError, TypeError, ValueError) as error:
+        since = datetime.fromisoformat(record["changes"][-1]["time"])
+        return Traffic(str(record["experiment"]), Allocation(parts), since)
+    except (ConfigError, TypeError, ValueError, LookupError) as error:
         raise ArtifactError(f"{path}: should be {_KIND}, received: {error}") from error
 
 
@@ -101,7 +104,8 @@ def switch_off(path: Path, variant: str, by: str | None = None) -> Traffic:
 
 def _write(path: Path, traffic: Traffic, action: str, by: str | None) -> Traffic:
     changes: list[Any] = read_json(path, _KIND, "changes", version=FORMAT)["changes"] if path.exists() else []
-    change = {"time": datetime.now(UTC).isoformat(), "by": by or user_name(), "action": action}
+    now = datetime.now(UTC)
+    change = {"time": now.isoformat(), "by": by or user_name(), "action": action}
     record = {
         "format": FORMAT,
         "experiment": traffic.experiment,
@@ -109,7 +113,7 @@ def _write(path: Path, traffic: Traffic, action: str, by: str | None) -> Traffic
         "changes": [*changes, {**change, "shares": traffic.allocation.shares}],
     }
     write_json(path, record)
-    return traffic
+    return traffic._replace(since=now)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.conftest import ROW, make_client
 
-from funnelcast.errors import ConfigError
+from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
+from funnelcast.serving.http import service as service_module
 from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
@@ -51,12 +52,32 @@ def test_the_log_has_a_row_an_answer_of_a_user(shop: Path, tmp_path: Path) -> No
         said = [client.post({"user": f"u{k}", "candidates": [ROW] * 2}).json for k in range(20)]
         assert client.post({"user": "u0", "candidates": []}).status == 400
     table = pq.read_table(tmp_path / "log")
-    assert table.schema.equals(exposure_schema("latency_ms", "scores"))
+    assert table.schema.equals(exposure_schema("latency_ms", "error", "scores"))
     assert table["request_id"].to_pylist() == [one["request_id"] for one in said]
     assert table["variant"].to_pylist() == [one["variant"] for one in said]
     assert table["scores"].to_pylist()[3] == said[3]["reach"]["buy"]
     assert set(table["experiment"].to_pylist()) == {"spring"}
     assert min(table["latency_ms"].to_pylist()) > 0
+
+
+def test_who_got_no_answer_from_a_failing_variant_is_logged_too(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArtifactError("a score that is no number")
+
+    folders = [shop / "first", shop / "second"]
+    with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 200
+        monkeypatch.setattr(service_module, "score_table", fail)
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 500
+        assert client.post({"user": "ann", "candidates": []}).status == 400
+        variant = Allocation.of(SHARES).assign(["ann"], "default")[0]
+        text = client.call("GET", "/metrics").body.decode()
+        assert f'funnelcast_failed_scores_total{{variant="{variant}"}} 1.0' in text
+    table = pq.read_table(tmp_path / "log")
+    assert table["error"].to_pylist() == [None, "ArtifactError"]
+    assert table["variant"].to_pylist() == [variant] * 2 and table["latency_ms"][1].as_py() is None
 
 
 def row(user: str) -> dict[str, Any]:

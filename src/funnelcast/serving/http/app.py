@@ -95,6 +95,8 @@ class _Routes:
             *(("GET", f"{path}/ready", self.model_ready) for path in (model, version)),
             *(("POST", f"{path}/infer", self.infer) for path in (model, version)),
         ]
+        if self._service.ab is not None:
+            given.append(("GET", "/ab", self.ab))
         if self._service.admin_keys is not None:
             given += admin_routes(self._service, self._service.admin_keys)
         return [Route(path, self.guarded(path, handler), methods=[method]) for method, path, handler in given]
@@ -180,6 +182,13 @@ class _Routes:
 
     async def docs(self, _: Request) -> Response:
         return Response(docs_page(self._service.variants), media_type="text/html")
+
+    async def ab(self, request: Request) -> Response:
+        service = self._service
+        assert service.ab is not None
+        if service.admin_keys is not None:
+            service.admin_keys.check(request.headers, browser=True)
+        return Response(await service.ab.page(), media_type="text/html", headers={"cache-control": "no-store"})
 
     async def server(self, _: Request) -> Response:
         return _json(server_metadata())

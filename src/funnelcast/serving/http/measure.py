@@ -38,6 +38,9 @@ class Metrics:
         )
         self.rows = Histogram("funnelcast_request_rows", "Candidates of scored requests.", buckets=_ROWS, registry=own)
         self.scored = Counter("funnelcast_scored_rows", "Rows by variant.", ["variant"], registry=own)
+        self.failures = Counter(
+            "funnelcast_failed_scores", "Sound requests that a variant failed to score.", ["variant"], registry=own
+        )
         self.shed = Counter("funnelcast_shed_requests", "Requests refused for lack of room.", registry=own)
         self.exposures = Counter("funnelcast_exposures", "Rows for the exposure log.", ["end"], registry=own)
         self.shadow_requests = Counter(
@@ -78,11 +81,30 @@ class Metrics:
 
     def text(self) -> bytes:
         """Write all metrics as Prometheus reads them."""
-        registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(self._collected())
+
+    def sums(self, name: str, label: str, **where: str) -> dict[str, float]:
+        """Return a metric's numbers by one of its labels.
+
+        Args:
+            name: of the metric's samples, such as `funnelcast_requests_total`.
+            label: that tells the numbers apart.
+            where: values of other labels.
+        """
+        found: dict[str, float] = {}
+        for family in self._collected().collect():
+            for sample in family.samples:
+                if sample.name == name and where.items() <= sample.labels.items():
+                    key = sample.labels[label]
+                    found[key] = found.get(key, 0.0) + sample.value
+        return found
+
+    def _collected(self) -> CollectorRegistry:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
 
 
 class _Lines(logging.Formatter):

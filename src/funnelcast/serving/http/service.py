@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_table
 from funnelcast.serving.http.decode import parse_body, raw_rows
@@ -17,6 +18,7 @@ from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
 from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shadow import Shadow, ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
@@ -74,6 +76,7 @@ class Service:
         for variant in variants.all.values():
             self.metrics.model.labels(variant.name, variant.version).set(1)
         self.ready = False
+        self.ab = AbPage(settings.ab, self._experiment) if settings.ab.page else None
         self._exposures: ParquetLog | None = None
         self._shadow: Shadow | None = None
         self._follower: Follower | None = None
@@ -87,7 +90,7 @@ class Service:
         """
         exposures = self.settings.exposures
         if exposures.folder is not None:
-            schema = exposure_schema("latency_ms", *(["scores"] if exposures.scores else []))
+            schema = exposure_schema("latency_ms", "error", *(["scores"] if exposures.scores else []))
             self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
         if self.settings.shadow.shares:
             busy = self.admission
@@ -105,6 +108,8 @@ class Service:
     def stop(self) -> None:
         """Finish what was accepted and write the logs."""
         self.ready = False
+        if self.ab is not None:
+            self.ab.close()
         self.admission.close()
         if self._follower is not None:
             self._follower.close()
@@ -127,10 +132,17 @@ class Service:
         """
         request = parse_body(body)
         variant, experiment = self.variants.of(request.user)
-        rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
-        scored = score_table(variant, rows.table)
-        said = encode_json(answer(variant, rows, scored, request_id))
         user = None if request.user in (None, "") else str(request.user)
+        try:
+            rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
+            scored = score_table(variant, rows.table)
+        except RefusalError:
+            raise
+        except Exception as error:
+            self.metrics.failures.labels(variant.name).inc()
+            self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
+            raise
+        said = encode_json(answer(variant, rows, scored, request_id))
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
         job = ShadowJob(body, request_id, variant, scored.reach) if self._shadow is not None else None
         return Answered(said, variant, len(scored.reach), experiment, user, kept, job)
@@ -162,6 +174,12 @@ class Service:
         """
         self.metrics.rows.observe(answered.rows)
         self.metrics.scored.labels(answered.variant.name).inc(answered.rows)
+        self._expose(answered, request_id, latency=(time.perf_counter() - started) * 1000)
+
+    def _expose(
+        self, answered: Answered, request_id: str, latency: float | None = None, error: str | None = None
+    ) -> None:
+        """Log whose variant a user got, also where it failed: leaving these users out would favour what fails."""
         if self._exposures is not None and answered.user is not None:
             row: Mapping[str, Any] = {
                 "time": datetime.now(UTC),
@@ -170,7 +188,8 @@ class Service:
                 "variant": answered.variant.name,
                 "request_id": request_id,
                 "model_version": answered.variant.version,
-                "latency_ms": (time.perf_counter() - started) * 1000,
+                "latency_ms": latency,
+                "error": error,
                 "scores": answered.scores,
             }
             self._exposures.add(row)
@@ -188,6 +207,39 @@ class Service:
         self.metrics.model.labels(old.name, old.version).set(0)
         self.metrics.model.labels(new.name, new.version).set(1)
         self.metrics.swaps.labels(new.name).inc()
+
+    def _experiment(self) -> dict[str, Any]:
+        """Collect what the page of the experiment is made of."""
+        settings, traffic, metrics = self.settings, self.variants.traffic, self.metrics
+        assert settings.exposures.folder is not None
+        shares = traffic.allocation.shares
+        rows = metrics.sums("funnelcast_scored_rows_total", "variant")
+        failures = metrics.sums("funnelcast_failed_scores_total", "variant")
+        variants = [
+            {
+                "variant": name,
+                "version": variant.version,
+                "share": f"{shares[name]:.4g}" if name in shares else "none",
+                "rows": rows.get(name, 0),
+                "failures": failures.get(name, 0),
+            }
+            for name, variant in self.variants.all.items()
+        ]
+        live = {
+            "variants": variants,
+            "requests": metrics.sums("funnelcast_requests_total", "status", route="/v1/score"),
+            "exposures": metrics.sums("funnelcast_exposures_total", "end"),
+        }
+        # All services follow a change within a second; who came before it was split by other shares.
+        since = (traffic.since + timedelta(seconds=1)).isoformat() if traffic.since is not None else None
+        return settings.ab.model_dump(mode="json", exclude={"page", "timeout_seconds"}) | {
+            "experiment": traffic.experiment,
+            "shares": shares,
+            "since": since,
+            "exposures": str(settings.exposures.folder / "exposures-*.parquet"),
+            "now": datetime.now(UTC).isoformat(),
+            "live": live,
+        }
 
     def _count_exposures(self, end: str, rows: int) -> None:
         self.metrics.exposures.labels(end).inc(rows)

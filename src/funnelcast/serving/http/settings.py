@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from funnelcast.config import explain
 from funnelcast.errors import ConfigError
 
-__all__ = ["ExposureSettings", "Limits", "LogSettings", "Server", "Settings", "ShadowSettings", "load_settings"]
+__all__ = [
+    "AbSettings",
+    "ExposureSettings",
+    "Limits",
+    "LogSettings",
+    "Server",
+    "Settings",
+    "ShadowSettings",
+    "load_settings",
+]
 
 
 class _Table(BaseModel):
@@ -121,6 +130,34 @@ class ShadowSettings(LogSettings):
     file_rows: int = Field(default=5_000, ge=1)
 
 
+class AbSettings(_Table):
+    """The page of the experiment that runs, made of the exposure log.
+
+    Args:
+        page: whether there is `/ab`.
+        outcomes: path or pattern of outcomes; without it the page has no rates.
+        base: the variant that the others are compared with; None for the first one.
+        window_hours: outcomes later than this do not count; None counts all.
+        per: rates per exposure or per user.
+        alpha: chance of any false alarm, whenever one looks.
+        planned_lift: that the test was planned for.
+        age_seconds: that a page is kept at the least.
+        timeout_seconds: that making a page may take.
+        memory: limit of the process that makes it.
+    """
+
+    page: bool = False
+    outcomes: Path | None = None
+    base: str | None = None
+    window_hours: float | None = Field(default=None, gt=0, lt=1e6)
+    per: Literal["exposure", "user"] = "exposure"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    planned_lift: float = Field(default=0.05, gt=0)
+    age_seconds: float = Field(default=60.0, gt=0)
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    memory: str = "512MB"
+
+
 class Settings(_Table):
     """All of `serve.toml`.
 
@@ -135,6 +172,7 @@ class Settings(_Table):
         limits: what a request may ask for.
         exposures: the exposure log.
         shadow: bundles that answer nobody and score all the same.
+        ab: the page of the experiment.
     """
 
     strict: bool = False
@@ -147,13 +185,16 @@ class Settings(_Table):
     limits: Limits = Limits()
     exposures: ExposureSettings = ExposureSettings()
     shadow: ShadowSettings = ShadowSettings()
+    ab: AbSettings = AbSettings()
 
     @model_validator(mode="after")
-    def _check_shares(self) -> Settings:
+    def _check_together(self) -> Settings:
         if self.shares and (min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9):
             raise ValueError(f"shares should be 0 or more with the sum 1, received {self.shares}")
         if self.traffic is not None and self.model_fields_set & {"shares", "experiment"}:
             raise ValueError("'traffic' should stand without 'shares' and 'experiment', which its file holds")
+        if self.ab.page and self.exposures.folder is None:
+            raise ValueError("'ab.page' should stand with 'exposures.folder', whose log it shows")
         return self
 
 

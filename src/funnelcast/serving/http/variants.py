@@ -137,7 +137,7 @@ class Variants:
         Raises:
             RefusalError: there is no key though there are several variants, or it is too long.
         """
-        variants, (experiment, allocation) = self.all, self.traffic
+        variants, (experiment, allocation, _) = self.all, self.traffic
         if user is None or user == "":
             answering = [name for name in variants if name not in self.shadows or name in allocation.shares]
             if len(answering) > 1:
