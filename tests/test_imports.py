@@ -149,6 +149,7 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.experiment.design_page",
         "import funnelcast.experiment.analysis",
         "import funnelcast.experiment.analysis_page",
+        "import funnelcast.experiment.live_page",
         "import funnelcast.report.render",
         "from funnelcast import AucHistogram",
         "import funnelcast.catalog",

@@ -27,7 +27,7 @@ from funnelcast.files import read_json, write_json
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.manifest import FILES, MANIFEST
 
-__all__ = ["CURRENT", "Pointer", "Registry"]
+__all__ = ["CURRENT", "Pointer", "Registry", "user_name"]
 
 FORMAT = 1
 CURRENT = "current.json"
@@ -51,10 +51,11 @@ class Registry:
 
     Args:
         folder: of the registry.
+        by: who changes it, for the log; None for the user of this process.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, by: str | None = None) -> None:
+        self.folder, self._by = folder, by
 
     @staticmethod
     def is_at(folder: Path) -> bool:
@@ -171,7 +172,12 @@ class Registry:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "audit.jsonl").open("a", encoding="utf-8") as audit:
                 fcntl.flock(audit, fcntl.LOCK_EX)
-                line: dict[str, Any] = {"time": datetime.now(UTC).isoformat(), "by": _who(), "action": action, **said}
+                line: dict[str, Any] = {
+                    "time": datetime.now(UTC).isoformat(),
+                    "by": self._by or user_name(),
+                    "action": action,
+                    **said,
+                }
                 try:
                     yield line
                     line["outcome"] = "done"
@@ -186,7 +192,8 @@ class Registry:
             raise ArtifactError(f"{self.folder}: the registry could not be changed: {error}") from error
 
 
-def _who() -> str:
+def user_name() -> str:
+    """Name who runs this process, for logs of changes."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -152,7 +152,7 @@ def first_run(shop: Path) -> Run:
 
 def make_client(folders: list[Path], **changes: Any) -> Client:
     settings = Settings.model_validate(changes)
-    service = Service(Variants.load(folders, settings.shares, settings.experiment), settings)
+    service = Service(Variants.load(folders, settings), settings)
     return Client(create_app(service), service)
 
 

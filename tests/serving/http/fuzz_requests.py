@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from tests.serving.http.conftest import ROW
 
-__all__ = ["Asked", "good_rows", "infer_requests", "raw_requests", "score_requests"]
+__all__ = ["Asked", "admin_requests", "good_rows", "infer_requests", "raw_requests", "score_requests"]
 
 SCORE, INFER = "/v1/score", "/v2/models/first/infer"
 WHOLE = st.integers(-(2**63), 2**63 - 1)
@@ -179,3 +179,24 @@ def infer_requests(draw: st.DrawFn) -> Asked:
         said["outputs"] = draw(st.lists(st.fixed_dictionaries({"name": st.sampled_from(["reach_buy", "x"])})))
     paths = [INFER] * 8 + ["/v2/models/second/infer", "/v2/models/first/versions/1/infer", "/v2/models/%00/infer"]
     return Asked(draw(st.sampled_from(paths)), json.dumps(said).encode(), {}, said)
+
+
+@st.composite
+def admin_requests(draw: st.DrawFn) -> Asked:
+    """Ask a route of admins; no version is named that exists, so that what answers stays."""
+    names = st.sampled_from(["models", "second", "first"]) | TEXT
+    shares = st.dictionaries(names, st.floats() | st.sampled_from([0, 1, 0.5, -1, 1e308]) | ANYTHING, max_size=3)
+    bodies: dict[str, st.SearchStrategy[Any]] = {
+        "/admin/traffic": st.fixed_dictionaries({"shares": shares}, optional={"experiment": TEXT | ANYTHING}),
+        "/admin/traffic/off": st.fixed_dictionaries({"variant": names | ANYTHING}),
+        "/admin/registries/models/activate": st.fixed_dictionaries({"version": TEXT | ANYTHING}),
+        "/admin/registries/%2e%2e/activate": st.fixed_dictionaries({"version": TEXT}),
+        "/admin/registries/models/rollback": st.just({}),
+        "/admin/versions": ANYTHING,
+        "/ab": ANYTHING,
+    }
+    path = draw(st.sampled_from([*bodies]))
+    said = draw(bodies[path]) if draw(st.integers(0, 9)) else draw(ANYTHING)
+    body = json.dumps(said).encode() if draw(st.integers(0, 9)) else draw(st.binary(max_size=20))
+    headers = draw(st.fixed_dictionaries({}, optional=HEADERS)) if draw(st.integers(0, 4)) == 0 else {}
+    return Asked(path, body, {name: value for name, value in headers.items() if name != "authorization"}, said)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,11 +26,15 @@ HEADERS = {"content-type": "application/json"}
 class Process:
     """A service that runs."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, lines: list[dict[str, Any]]) -> None:
-        self.process, self.port, self.lines = process, port, lines
+    def __init__(
+        self, process: subprocess.Popen[str], port: int, lines: list[dict[str, Any]], tls: ssl.SSLContext | None
+    ) -> None:
+        self.process, self.port, self.lines, self.tls = process, port, lines, tls
 
     def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        if self.tls is not None:
+            connection = http.client.HTTPSConnection("localhost", self.port, timeout=20, context=self.tls)
         try:
             connection.request(method, path, body, HEADERS)
             answer = connection.getresponse()
@@ -58,7 +63,7 @@ def wait_for(holds: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *words: str, text: str = "") -> Iterator[Process]:
+def serving(folder: Path, *words: str, text: str = "", tls: ssl.SSLContext | None = None) -> Iterator[Process]:
     (folder / "serve.toml").write_text(text)
     command = [
         sys.executable,
@@ -80,7 +85,7 @@ def serving(folder: Path, *words: str, text: str = "") -> Iterator[Process]:
     try:
         wait_for(lambda: any(line["event"] == "listening" for line in lines) or process.poll() is not None)
         port = next(line["port"] for line in lines if line["event"] == "listening")
-        service = Process(process, port, lines)
+        service = Process(process, port, lines, tls)
         wait_for(lambda: _ready(service))
         yield service
     finally:

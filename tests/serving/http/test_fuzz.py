@@ -16,8 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.serving.http.conftest import ROW, Client, Reply, make_client
-from tests.serving.http.fuzz_requests import Asked, good_rows, infer_requests, raw_requests, score_requests
+from tests.serving.http.fuzz_requests import (
+    Asked,
+    admin_requests,
+    good_rows,
+    infer_requests,
+    raw_requests,
+    score_requests,
+)
 
+from funnelcast.serving.registry import Registry
+from funnelcast.serving.traffic import read_traffic, set_shares
+
+ADMIN_KEY = "an-admin-key-of-a-test"
 OF_A_VALUE = ("wrong_type", "out_of_range")
 # Where a value has no row: it is one of the request, or the whole column is of another kind.
 NO_ROW = re.compile(r"of the context|'user' should|of 'columns' should be a list|the datatype of the input")
@@ -117,6 +128,40 @@ def test_rows_as_the_page_describes_them_are_scored(fuzzed: Client, cases: int) 
         np.testing.assert_allclose(alone, reply.json["reach"]["buy"], rtol=0, atol=1e-6)
 
     hold(scored, good_rows(), cases)
+
+
+@pytest.fixture
+def governed(shop: Path, tmp_path: Path) -> Iterator[Client]:
+    """A service whose registry and traffic file may be changed with a key."""
+    registry = Registry(tmp_path / "models")
+    registry.activate(registry.add(shop / "first"))
+    set_shares(tmp_path / "traffic.json", {"models": 0.5, "second": 0.5}, "spring")
+    (tmp_path / "keys").write_text(f"{ADMIN_KEY}\n")
+    more = {"ab": {"page": True, "age_seconds": 1e6}, "exposures": {"folder": tmp_path / "log"}}
+    settings = {"traffic": tmp_path / "traffic.json", "admin_keys": tmp_path / "keys", **more}
+    with make_client([registry.folder, shop / "second"], **settings) as client:
+        yield client
+
+
+@draws(40, 1000)
+def test_admin_routes_need_a_key_and_never_fail(governed: Client, tmp_path: Path, cases: int) -> None:
+    pointer = (tmp_path / "models" / "current.json").read_bytes()
+
+    def changed(asked: Asked) -> None:
+        method = "GET" if asked.path in ("/ab", "/admin/versions") else "POST"
+        before = (tmp_path / "traffic.json").read_bytes()
+        reply = governed.call(method, asked.path, asked.body, **asked.headers)
+        assert 400 <= reply.status < 500
+        check_refusal(reply, asked._replace(said=None))
+        assert (tmp_path / "traffic.json").read_bytes() == before
+        key = {"authorization": f"Bearer {ADMIN_KEY}"}
+        reply = governed.call(method, asked.path, asked.body, **asked.headers, **key)
+        assert reply.status == 200 or 400 <= reply.status < 500, reply.body
+        read_traffic(tmp_path / "traffic.json")
+        assert (tmp_path / "models" / "current.json").read_bytes() == pointer
+        assert governed.post({"user": "ann", "candidates": [ROW]}).status == 200
+
+    hold(changed, admin_requests(), cases)
 
 
 def test_laws_can_fail(fuzzed: Client) -> None:

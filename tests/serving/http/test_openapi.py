@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def document(first: Path) -> Any:
     """Made for each test, since schemathesis ends the service with the test."""
     made = make_client([first], limits={"deadline_ms": 600_000})
     made.runner.close()  # schemathesis has a loop of its own
+    made.service.start()  # no request may come before it is ready, which starts beside the loop
     refused = {"expected-statuses": [400, 404, 405, 413, 415]}
     config = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": refused}})
     return schemathesis.openapi.from_asgi("/openapi.json", made.app, config=config)
@@ -76,6 +79,22 @@ def test_a_wrong_description_is_found(document: Any) -> None:
         hold(wrong["/livez"]["GET"], GenerationMode.POSITIVE, 1)
 
 
-def test_the_document_has_every_route(client: Client) -> None:
-    routes = {getattr(route, "path", "") for route in client.app.routes}
-    assert routes == set(client.call("GET", "/openapi.json").json["paths"])
+def check_routes(client: Client) -> set[str]:
+    found = {(method, vars(route)["path"]) for route in client.app.routes for method in vars(route)["methods"]}
+    routes = {(method.lower(), path) for method, path in found if method != "HEAD"}
+    document = client.call("GET", "/openapi.json").json
+    assert routes == {(method, path) for path, told in document["paths"].items() for method in told}
+    text, known = json.dumps(document), document["components"]["schemas"]
+    assert set(re.findall('"#/components/schemas/([A-Za-z]*)"', text)) <= known.keys()
+    page = client.call("GET", "/docs").body.decode()
+    assert all(f"<code>{path}</code>" in page for _, path in routes)
+    return {path for _, path in routes}
+
+
+def test_the_document_has_every_route(client: Client, first: Path, tmp_path: Path) -> None:
+    usual = check_routes(client)
+    (tmp_path / "keys").write_text("an-admin-key-of-a-test\n")
+    more = {"ab": {"page": True}, "exposures": {"folder": tmp_path / "log"}, "admin_keys": tmp_path / "keys"}
+    with make_client([first], **more) as other:
+        added = check_routes(other) - usual
+    assert "/ab" in added and len(added) == 6 and all(path.startswith(("/ab", "/admin/")) for path in added)

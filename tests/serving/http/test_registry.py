@@ -168,7 +168,7 @@ def test_a_bad_version_never_answers(
     # Someone writes the pointer by hand; the service looks for itself.
     client = make_client([registry.folder])
     refused: list[str] = []
-    follower = Follower(client.service.variants.registries, client.service.variants, _never, refused.append)
+    follower = Follower(client.service.variants, None, _never, refused.append)
     edit_json(registry.folder / "current.json", lambda pointer: pointer.update(version=second))
     for _ in range(3):
         follower.look("models", registry)
@@ -187,7 +187,7 @@ def test_a_damaged_pointer_changes_nothing(registry: Registry, text: str) -> Non
     version = client.service.variants.all["models"].version
     (registry.folder / "current.json").write_text(text)
     refused: list[str] = []
-    Follower({}, client.service.variants, _never, refused.append).look("models", registry)
+    Follower(client.service.variants, None, _never, refused.append).look("models", registry)
     assert refused == ["models"] and client.service.variants.all["models"].version == version
     client.runner.close()
 

@@ -11,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.conftest import ROW, make_client
 
-from funnelcast.errors import ConfigError
+from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
-from funnelcast.serving.http.exposures import ExposureLog
-from funnelcast.serving.http.settings import ExposureSettings, load_settings
+from funnelcast.serving.http import service as service_module
+from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
+SCHEMA = exposure_schema("latency_ms")
 SHARES = {"first": 0.8, "second": 0.2}
 
 
@@ -50,12 +52,32 @@ def test_the_log_has_a_row_an_answer_of_a_user(shop: Path, tmp_path: Path) -> No
         said = [client.post({"user": f"u{k}", "candidates": [ROW] * 2}).json for k in range(20)]
         assert client.post({"user": "u0", "candidates": []}).status == 400
     table = pq.read_table(tmp_path / "log")
-    assert table.schema.equals(exposure_schema("latency_ms", "scores"))
+    assert table.schema.equals(exposure_schema("latency_ms", "error", "scores"))
     assert table["request_id"].to_pylist() == [one["request_id"] for one in said]
     assert table["variant"].to_pylist() == [one["variant"] for one in said]
     assert table["scores"].to_pylist()[3] == said[3]["reach"]["buy"]
     assert set(table["experiment"].to_pylist()) == {"spring"}
     assert min(table["latency_ms"].to_pylist()) > 0
+
+
+def test_who_got_no_answer_from_a_failing_variant_is_logged_too(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArtifactError("a score that is no number")
+
+    folders = [shop / "first", shop / "second"]
+    with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 200
+        monkeypatch.setattr(service_module, "score_rows", fail)
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 500
+        assert client.post({"user": "ann", "candidates": []}).status == 400
+        variant = Allocation.of(SHARES).assign(["ann"], "default")[0]
+        text = client.call("GET", "/metrics").body.decode()
+        assert f'funnelcast_failed_scores_total{{variant="{variant}"}} 1.0' in text
+    table = pq.read_table(tmp_path / "log")
+    assert table["error"].to_pylist() == [None, "ArtifactError"]
+    assert table["variant"].to_pylist() == [variant] * 2 and table["latency_ms"][1].as_py() is None
 
 
 def row(user: str) -> dict[str, Any]:
@@ -73,7 +95,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    log = ExposureLog(tmp_path / "log", ExposureSettings(waiting=5, file_rows=2), count)
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(waiting=5, file_rows=2), count)
     monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
     for number in range(30):
         log.add(row(f"u{number}"))
@@ -82,7 +104,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     counted.clear()
     monkeypatch.undo()
     monkeypatch.setattr(pq, "write_table", refuse)
-    log = ExposureLog(tmp_path / "log", ExposureSettings(file_rows=2), count)
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(file_rows=2), count)
     for number in range(3):
         log.add(row(f"u{number}"))
     log.close()
@@ -91,7 +113,9 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
 
 def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
-    log = ExposureLog(tmp_path, ExposureSettings(file_rows=4), lambda end, rows: counted.append((end, rows)))
+    log = ParquetLog(
+        "exposures", tmp_path, SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
+    )
     for number in range(10):
         log.add(row(f"u{number}"))
     log.close()
@@ -102,18 +126,18 @@ def test_files_are_closed_by_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shares", "pattern"),
     [
-        ({"first": 0.5, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
+        ({"first": 0.5, "second": 0.0, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
         ({"first": 1.0}, "'shares' should name every bundle, received none for 'second'"),
     ],
 )
 def test_shares_must_name_the_bundles(shop: Path, shares: dict[str, float], pattern: str) -> None:
     with pytest.raises(ConfigError, match=pattern):
-        Variants.load([shop / "first", shop / "second"], shares, "spring")
+        Variants.load([shop / "first", shop / "second"], Settings(shares=shares))
 
 
 def test_bundles_need_names_of_their_own(shop: Path) -> None:
     with pytest.raises(ConfigError, match="different names, received 'first' twice"):
-        Variants.load([shop / "first", shop / "first"], {}, "spring")
+        Variants.load([shop / "first", shop / "first"], Settings())
 
 
 @pytest.mark.parametrize(

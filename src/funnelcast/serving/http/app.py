@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from funnelcast.serving.http.admin import admin_routes
 from funnelcast.serving.http.answer import encode_json
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.open_inference import model_metadata, server_metadata
@@ -93,6 +95,10 @@ class _Routes:
             *(("GET", f"{path}/ready", self.model_ready) for path in (model, version)),
             *(("POST", f"{path}/infer", self.infer) for path in (model, version)),
         ]
+        if self._service.ab is not None:
+            given.append(("GET", "/ab", self.ab))
+        if self._service.admin_keys is not None:
+            given += admin_routes(self._service, self._service.admin_keys)
         return [Route(path, self.guarded(path, handler), methods=[method]) for method, path, handler in given]
 
     def guarded(self, label: str, handler: Handler) -> Handler:
@@ -158,7 +164,8 @@ class _Routes:
         service.note(answered, request.state.id, request.state.started)
         version = answered.variant.version
         request.state.said = {"rows": answered.rows, "variant": answered.variant.name, "model_version": version}
-        return Response(answered.body, media_type=_JSON, headers={"x-model-version": version})
+        after = BackgroundTask(service.follow_up, answered)
+        return Response(answered.body, media_type=_JSON, headers={"x-model-version": version}, background=after)
 
     async def live(self, _: Request) -> Response:
         return _json(self._health)
@@ -171,10 +178,20 @@ class _Routes:
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _: Request) -> Response:
-        return _json(openapi(self._service.variants))
+        return _json(openapi(self._service.variants, **self._more()))
 
     async def docs(self, _: Request) -> Response:
-        return Response(docs_page(self._service.variants), media_type="text/html")
+        return Response(docs_page(self._service.variants, **self._more()), media_type="text/html")
+
+    def _more(self) -> dict[str, bool]:
+        return {"page": self._service.ab is not None, "admin": self._service.admin_keys is not None}
+
+    async def ab(self, request: Request) -> Response:
+        service = self._service
+        assert service.ab is not None
+        if service.admin_keys is not None:
+            service.admin_keys.check(request.headers, browser=True)
+        return Response(await service.ab.page(), media_type="text/html", headers={"cache-control": "no-store"})
 
     async def server(self, _: Request) -> Response:
         return _json(server_metadata())

@@ -1,17 +1,19 @@
-"""Services follow their registries: a new version is checked and warmed before it answers, and a bad one never does."""
+"""Services follow registries and a traffic file: what is new is checked and warmed before it counts."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from funnelcast.errors import ArtifactError, FunnelcastError
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.registry import Registry
+from funnelcast.serving.traffic import read_traffic
 
 __all__ = ["Follower"]
 
@@ -20,23 +22,24 @@ _AGAIN = 5.0  # seconds until a version that was refused is read again: a copy t
 
 
 class Follower:
-    """Looks at the pointers of registries in a thread.
+    """Looks at the pointers of registries and at the traffic file in a thread.
 
     Args:
-        registries: name of the variant -> registry.
         variants: of the service, in which a new version takes the place of the old one.
+        traffic: the traffic file, or None.
         changed: called with the old and the new variant after a swap.
         refused: called with the variant's name where a version is not taken.
     """
 
     def __init__(
         self,
-        registries: Mapping[str, Path],
         variants: Variants,
+        traffic: Path | None,
         changed: Callable[[Variant, Variant], None],
         refused: Callable[[str], None],
     ) -> None:
-        self._registries = {name: Registry(folder) for name, folder in registries.items()}
+        self._registries = {name: Registry(folder) for name, folder in variants.registries.items()}
+        self._traffic = traffic
         self._variants, self._changed, self._refused = variants, changed, refused
         self._told: dict[str, str] = {}  # the last reason of each variant, so that it is told once
         self._until: dict[tuple[str, str], float] = {}  # variant and refused version -> when it is read again
@@ -56,6 +59,31 @@ class Follower:
         while not self._stop.wait(_LOOK):
             for name, registry in self._registries.items():
                 self.look(name, registry)
+            if self._traffic is not None:
+                self.look_at_traffic(self._traffic)
+
+    def look_at_traffic(self, path: Path) -> None:
+        """Take the shares of the traffic file, or say why not and keep the old ones.
+
+        Args:
+            path: of the file.
+        """
+        try:
+            found = read_traffic(path)
+            if found != self._variants.traffic:
+                self._variants.reallocate(found)
+                log_line("shares", experiment=found.experiment, shares=found.allocation.shares)
+        except FunnelcastError as error:
+            self._tell("traffic", "shares_refused", str(error))
+        else:
+            self._told.pop("traffic", None)
+
+    def _tell(self, name: str, event: str, reason: str, **said: Any) -> None:
+        """Log and count a reason, once for as long as it lasts."""
+        if self._told.get(name) != reason:
+            self._told[name] = reason
+            log_line(event, level=logging.ERROR, reason=reason, **said)
+            self._refused(name)
 
     def look(self, name: str, registry: Registry) -> None:
         """Take the version that a registry points to, or say why not and keep the old one.
@@ -77,10 +105,7 @@ class Follower:
                 raise ArtifactError(f"{registry.path(version)}: should have its version, received '{new.version}'")
         except (FunnelcastError, OSError) as error:
             self._until[name, version] = time.monotonic() + _AGAIN
-            if self._told.get(name) != str(error):
-                self._told[name] = str(error)
-                log_line("swap_refused", level=logging.ERROR, variant=name, kept=old.version, reason=str(error))
-                self._refused(name)
+            self._tell(name, "swap_refused", str(error), variant=name, kept=old.version)
             return
         self._variants.replace(new)
         log_line("swapped", variant=name, version=new.version, former=old.version)

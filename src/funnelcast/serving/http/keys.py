@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 from collections.abc import Iterable
@@ -80,22 +81,38 @@ class Keys:
             found |= hmac.compare_digest(digest, given) and (until is None or now < until)
         return found
 
-    def check(self, headers: Headers) -> None:
+    def check(self, headers: Headers, *, browser: bool = False) -> str:
         """Take `authorization: Bearer KEY` or `x-api-key: KEY`.
 
         Args:
             headers: of a request.
+            browser: also take the key as a password, for which browsers ask, whatever the name beside it.
+
+        Returns:
+            What logs may call the key: the first eight digits of its SHA-256.
 
         Raises:
             RefusalError: there is no key, or none that is known.
         """
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if browser and scheme.lower() == "basic":
+            key = _password(key)
+        else:
+            key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not self.allow(key):
             received = "one that is not known or over" if key else "none"
             message = f"the header 'authorization' should be 'Bearer KEY' with a known key, received {received}"
-            more = {"www-authenticate": "Bearer", "connection": "close"}
+            asked = 'Basic realm="funnelcast", charset="UTF-8"' if browser else "Bearer"
+            more = {"www-authenticate": asked, "connection": "close"}
             raise RefusalError(401, "wrong_key", message, column="authorization", headers=more)
+        return _digest(key).hex()[:8]
+
+
+def _password(text: str) -> str:
+    try:
+        return base64.b64decode(text.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:  # neither base64 nor UTF-8: no key of ours
+        return ""
 
 
 def _digest(key: str) -> bytes:

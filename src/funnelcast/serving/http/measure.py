@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 __all__ = ["Metrics", "log_line"]
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
 _ROWS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 _LOGGER = logging.getLogger("funnelcast.serve")
 
@@ -37,8 +38,25 @@ class Metrics:
         )
         self.rows = Histogram("funnelcast_request_rows", "Candidates of scored requests.", buckets=_ROWS, registry=own)
         self.scored = Counter("funnelcast_scored_rows", "Rows by variant.", ["variant"], registry=own)
+        self.failures = Counter(
+            "funnelcast_failed_scores", "Sound requests that a variant failed to score.", ["variant"], registry=own
+        )
         self.shed = Counter("funnelcast_shed_requests", "Requests refused for lack of room.", registry=own)
         self.exposures = Counter("funnelcast_exposures", "Rows for the exposure log.", ["end"], registry=own)
+        self.shadow_requests = Counter(
+            "funnelcast_shadow_requests", "Requests for a shadow by their end.", ["variant", "end"], registry=own
+        )
+        self.shadow_seconds = Histogram(
+            "funnelcast_shadow_seconds", "Scoring by a shadow.", ["variant"], buckets=_SECONDS, registry=own
+        )
+        self.shadow_difference = Histogram(
+            "funnelcast_shadow_difference",
+            "Mean |shadow - primary| of the last step's reach over the rows of a request.",
+            ["variant"],
+            buckets=_DIFFERENCES,
+            registry=own,
+        )
+        self.shadow_log = Counter("funnelcast_shadow_log_rows", "Rows for the shadow log.", ["end"], registry=own)
         self.swaps = Counter("funnelcast_swaps", "New versions that answer.", ["variant"], registry=own)
         self.refused_swaps = Counter("funnelcast_refused_swaps", "Versions not taken.", ["variant"], registry=own)
         self.inside = Gauge(
@@ -63,11 +81,30 @@ class Metrics:
 
     def text(self) -> bytes:
         """Write all metrics as Prometheus reads them."""
-        registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(self._collected())
+
+    def sums(self, name: str, label: str, **where: str) -> dict[str, float]:
+        """Return a metric's numbers by one of its labels.
+
+        Args:
+            name: of the metric's samples, such as `funnelcast_requests_total`.
+            label: that tells the numbers apart.
+            where: values of other labels.
+        """
+        found: dict[str, float] = {}
+        for family in self._collected().collect():
+            for sample in family.samples:
+                if sample.name == name and where.items() <= sample.labels.items():
+                    key = sample.labels[label]
+                    found[key] = found.get(key, 0.0) + sample.value
+        return found
+
+    def _collected(self) -> CollectorRegistry:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
 
 
 class _Lines(logging.Formatter):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funnelcast import __version__
+from funnelcast.serving.http.openapi_admin import admin_paths, admin_schemas, page_path
 from funnelcast.serving.http.openapi_schemas import schemas
 from funnelcast.serving.http.variants import Variant, Variants
 
@@ -27,11 +28,13 @@ _ERRORS = {
 _UNKNOWN = "No such model or version."
 
 
-def openapi(variants: Variants) -> dict[str, Any]:
+def openapi(variants: Variants, *, page: bool = False, admin: bool = False) -> dict[str, Any]:
     """Describe the routes in OpenAPI 3.1.
 
     Args:
         variants: the bundles, whose columns the request has.
+        page: whether there is the page of the experiment.
+        admin: whether there are the routes of admins.
     """
     model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     given = {"name": list(variants.all), "version": [variant.version for variant in variants.all.values()]}
@@ -51,12 +54,18 @@ def openapi(variants: Variants) -> dict[str, Any]:
         "/metrics": {"get": _page("Metrics for Prometheus.", "text/plain")},
         "/docs": {"get": _page("A page for people.", "text/html")},
         "/openapi.json": {"get": _page("This document.", "application/json")},
+        **(page_path() if page else {}),
+        **(admin_paths(list(variants.registries)) if admin else {}),
     }
+    components: dict[str, Any] = {"schemas": schemas(variants)}
+    if admin:
+        components["schemas"] |= admin_schemas()
+        components["securitySchemes"] = {"admin": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "funnelcast", "version": __version__},
         "paths": paths,
-        "components": {"schemas": schemas(variants)},
+        "components": components,
     }
 
 
@@ -121,15 +130,17 @@ def example_body(variant: Variant) -> dict[str, Any]:
     return {"candidates": variant.bundle.golden.raw.slice(4, 2).to_pylist()}
 
 
-def docs_page(variants: Variants) -> str:
+def docs_page(variants: Variants, *, page: bool = False, admin: bool = False) -> str:
     """Write the page: routes, columns, and a request to copy.
 
     Args:
         variants: the bundles.
+        page: whether there is the page of the experiment.
+        admin: whether there are the routes of admins.
     """
     routes = "".join(
         f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td><td>{html.escape(told['summary'])}</td></tr>"
-        for path, methods in openapi(variants)["paths"].items()
+        for path, methods in openapi(variants, page=page, admin=admin)["paths"].items()
         for method, told in methods.items()
     )
     first = next(iter(variants.all.values()))

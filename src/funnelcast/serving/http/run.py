@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ class _Maker:
         if self.settings.server.workers > 1:
             _end_with_parent()
         log_to_stderr()
-        variants = Variants.load(self.folders, self.settings.shares, self.settings.experiment)
+        variants = Variants.load(self.folders, self.settings)
         return create_app(Service(variants, self.settings))
 
 
@@ -63,13 +64,14 @@ def serve(folders: Sequence[Path], settings: Settings) -> None:
         ConfigError: a setting or a key is wrong, or the address cannot be bound.
         ArtifactError: a bundle is damaged.
     """
+    _check_tls(settings)
     make = _Maker(folders, settings)
     if settings.server.workers == 1:
         app = make()
         with _listen(settings) as listener:
             uvicorn.Server(_config(app, settings)).run(sockets=[listener])
         return
-    Service(Variants.load(folders, settings.shares, settings.experiment), settings)  # what is wrong is found here
+    Service(Variants.load(folders, settings), settings)  # what is wrong is found here
     log_to_stderr()
     own = None if _METRICS in os.environ else tempfile.mkdtemp(prefix="funnelcast-metrics-")
     os.environ.setdefault(_METRICS, own or "")
@@ -94,10 +96,28 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        ssl_certfile=server.certificate,
+        ssl_keyfile=server.private_key,
         limit_concurrency=server.connections,
         timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.drain_seconds,
     )
+
+
+def _check_tls(settings: Settings) -> None:
+    """Find out that a certificate is wrong before anything listens."""
+    certificate, key = settings.server.certificate, settings.server.private_key
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError among them
+        wanted = f"{certificate} and {key} should be a certificate and its key without a password, in PEM"
+        raise ConfigError(f"{wanted}, received: {error}") from error
+
+
+def _no_password() -> str:
+    raise ValueError("a key with a password")
 
 
 def _end_with_parent() -> None:
@@ -119,5 +139,6 @@ def _listen(settings: Settings) -> socket.socket:
         listener.close()
         raise ConfigError(f"the address {host}:{port} should be free and of this machine: {error.strerror}") from error
     listener.set_inheritable(True)
-    log_line("listening", host=host, port=listener.getsockname()[1], workers=settings.server.workers)
+    tls = settings.server.certificate is not None
+    log_line("listening", host=host, port=listener.getsockname()[1], workers=settings.server.workers, tls=tls)
     return listener

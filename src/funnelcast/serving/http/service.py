@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
 from funnelcast.serving.http.decode import parse_body, raw_rows
-from funnelcast.serving.http.exposures import ExposureLog
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
+from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.shadow import Shadow, ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
 
-__all__ = ["SCORE_KEYS", "Answered", "Service"]
+__all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Answered", "Service"]
 
 SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
+ADMIN_KEYS = "FUNNELCAST_ADMIN_KEYS"
 
 
+@dataclass(frozen=True)
 class Answered:
     """An answer and what the log says of it.
 
@@ -30,12 +37,19 @@ class Answered:
         body: JSON.
         variant: what scored.
         rows: number of candidates.
+        experiment: that chose the variant.
         user: key of the user, or None.
         scores: the last step's reach of every candidate.
+        job: what a shadow scores; None for what no shadow may.
     """
 
-    def __init__(self, body: bytes, variant: Variant, rows: int, user: str | None, scores: list[float]) -> None:
-        self.body, self.variant, self.rows, self.user, self.scores = body, variant, rows, user, scores
+    body: bytes
+    variant: Variant
+    rows: int
+    experiment: str = ""
+    user: str | None = None
+    scores: Sequence[float] = ()
+    job: ShadowJob | None = None
 
 
 class Service:
@@ -56,42 +70,53 @@ class Service:
         self.variants, self.settings = variants, settings
         self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
+        self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
         self.metrics = Metrics()
         self.metrics.follow(lambda: self.admission.inside)
         for variant in variants.all.values():
             self.metrics.model.labels(variant.name, variant.version).set(1)
         self.ready = False
-        self._exposures: ExposureLog | None = None
+        self.ab = AbPage(settings.ab, self._experiment) if settings.ab.page else None
+        self._exposures: ParquetLog | None = None
+        self._shadow: Shadow | None = None
         self._follower: Follower | None = None
 
     def start(self) -> None:
-        """Score golden rows, after which the service is ready, open the log, and follow registries.
+        """Score golden rows, after which the service is ready, open the logs, and follow registries.
 
         Raises:
             ArtifactError: a bundle gives other scores.
-            OSError: the log's folder cannot be made.
+            OSError: a log's folder cannot be made.
         """
         exposures = self.settings.exposures
         if exposures.folder is not None:
-            self._exposures = ExposureLog(exposures.folder, exposures, self._count_exposures)
+            schema = exposure_schema("latency_ms", "error", *(["scores"] if exposures.scores else []))
+            self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
+        if self.settings.shadow.shares:
+            busy = self.admission
+            self._shadow = Shadow(self.variants, self.settings.shadow, self.metrics, lambda: busy.inside > 0)
         for variant in self.variants.all.values():
             variant.bundle.verify()
-        if self.variants.registries:
+        if self.variants.registries or self.settings.traffic is not None:
             refused = self.metrics.refused_swaps
             self._follower = Follower(
-                self.variants.registries, self.variants, self._swapped, lambda name: refused.labels(name).inc()
+                self.variants, self.settings.traffic, self._swapped, lambda name: refused.labels(name).inc()
             )
             self._follower.start()
         self.ready = True
 
     def stop(self) -> None:
-        """Finish what was accepted and write the log."""
+        """Finish what was accepted and write the logs."""
         self.ready = False
+        if self.ab is not None:
+            self.ab.close()
         self.admission.close()
         if self._follower is not None:
             self._follower.close()
         if self._exposures is not None:
             self._exposures.close()
+        if self._shadow is not None:
+            self._shadow.close()
 
     def score(self, body: bytes, request_id: str, strict: bool) -> Answered:
         """Answer `POST /v1/score`; runs in a thread.
@@ -106,13 +131,21 @@ class Service:
             ArtifactError: the model gives a score that is NaN or infinite.
         """
         request = parse_body(body)
-        variant = self.variants.of(request.user)
-        rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
-        scored = score_rows(variant, rows)
-        said = encode_json(answer(variant, rows, scored, request_id))
+        variant, experiment = self.variants.of(request.user)
         user = None if request.user in (None, "") else str(request.user)
+        try:
+            rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
+            scored = score_rows(variant, rows)
+        except RefusalError:
+            raise
+        except Exception as error:
+            self.metrics.failures.labels(variant.name).inc()
+            self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
+            raise
+        said = encode_json(answer(variant, rows, scored, request_id))
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
-        return Answered(said, variant, len(scored.reach), user, kept)
+        job = ShadowJob(body, request_id, variant, scored.reach) if self._shadow is not None else None
+        return Answered(said, variant, len(scored.reach), experiment, user, kept, job)
 
     def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
         """Answer a request of the Open Inference Protocol; runs in a thread.
@@ -129,9 +162,7 @@ class Service:
         request = parse_infer(body)
         table = infer_table(request, variant.columns, self.settings.limits.rows)
         scored = score_table(variant, table)
-        return Answered(
-            encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows, None, []
-        )
+        return Answered(encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows)
 
     def note(self, answered: Answered, request_id: str, started: float) -> None:
         """Count an answer, and log who got it; requests without a user are no exposures.
@@ -143,23 +174,72 @@ class Service:
         """
         self.metrics.rows.observe(answered.rows)
         self.metrics.scored.labels(answered.variant.name).inc(answered.rows)
+        self._expose(answered, request_id, latency=(time.perf_counter() - started) * 1000)
+
+    def _expose(
+        self, answered: Answered, request_id: str, latency: float | None = None, error: str | None = None
+    ) -> None:
+        """Log whose variant a user got, also where it failed: leaving these users out would favour what fails."""
         if self._exposures is not None and answered.user is not None:
             row: Mapping[str, Any] = {
                 "time": datetime.now(UTC),
                 "user": answered.user,
-                "experiment": self.variants.experiment,
+                "experiment": answered.experiment,
                 "variant": answered.variant.name,
                 "request_id": request_id,
                 "model_version": answered.variant.version,
-                "latency_ms": (time.perf_counter() - started) * 1000,
+                "latency_ms": latency,
+                "error": error,
                 "scores": answered.scores,
             }
             self._exposures.add(row)
+
+    async def follow_up(self, answered: Answered) -> None:
+        """Do what an answer must not wait for.
+
+        Args:
+            answered: the answer, which was sent.
+        """
+        if self._shadow is not None and answered.job is not None:
+            self._shadow.offer(answered.job)
 
     def _swapped(self, old: Variant, new: Variant) -> None:
         self.metrics.model.labels(old.name, old.version).set(0)
         self.metrics.model.labels(new.name, new.version).set(1)
         self.metrics.swaps.labels(new.name).inc()
+
+    def _experiment(self) -> dict[str, Any]:
+        """Collect what the page of the experiment is made of."""
+        settings, traffic, metrics = self.settings, self.variants.traffic, self.metrics
+        assert settings.exposures.folder is not None
+        shares = traffic.allocation.shares
+        rows = metrics.sums("funnelcast_scored_rows_total", "variant")
+        failures = metrics.sums("funnelcast_failed_scores_total", "variant")
+        variants = [
+            {
+                "variant": name,
+                "version": variant.version,
+                "share": f"{shares[name]:.4g}" if name in shares else "none",
+                "rows": rows.get(name, 0),
+                "failures": failures.get(name, 0),
+            }
+            for name, variant in self.variants.all.items()
+        ]
+        live = {
+            "variants": variants,
+            "requests": metrics.sums("funnelcast_requests_total", "status", route="/v1/score"),
+            "exposures": metrics.sums("funnelcast_exposures_total", "end"),
+        }
+        # All services follow a change within a second; who came before it was split by other shares.
+        since = (traffic.since + timedelta(seconds=1)).isoformat() if traffic.since is not None else None
+        return settings.ab.model_dump(mode="json", exclude={"page", "timeout_seconds"}) | {
+            "experiment": traffic.experiment,
+            "shares": shares,
+            "since": since,
+            "exposures": str(settings.exposures.folder / "exposures-*.parquet"),
+            "now": datetime.now(UTC).isoformat(),
+            "live": live,
+        }
 
     def _count_exposures(self, end: str, rows: int) -> None:
         self.metrics.exposures.labels(end).inc(rows)
