@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from funnelcast.config import Component, Experiment, TrainConfig
 from funnelcast.data.shards import PreparedData
@@ -53,3 +56,41 @@ def refuse(bundle: Path, pattern: str) -> None:
     with pytest.raises(ArtifactError, match=pattern) as caught:
         Bundle.load(bundle)
     assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)
+
+
+def edit_model(bundle: Path, change: Callable[[Any], object]) -> None:
+    """Change the ONNX graph and sign it, as a careless or hostile maker would."""
+    model = onnx.load(bundle / "model.onnx")
+    change(model)
+    onnx.save(model, bundle / "model.onnx")
+    sign(bundle, "model.onnx")
+
+
+def edit_weight(bundle: Path, change: Callable[[Any], object]) -> None:
+    """Change the embedding table, and sign it."""
+
+    def first_table(model: Any) -> None:
+        (table,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("table")]
+        change(table)
+
+    edit_model(bundle, first_table)
+
+
+def unknown_operator(model: Any) -> None:
+    """Let the first operator be one that nobody knows."""
+    model.graph.node[0].op_type = "Teleport"
+
+
+def spoil_weight(tensor: Any) -> None:
+    """Let a weight be no number."""
+    values = numpy_helper.to_array(tensor).copy()
+    values[7, 1] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def swell(bundle: Path) -> None:
+    """Let the model have 3 GiB: a hole, which takes no room on the disk."""
+    with (bundle / "model.onnx").open("r+b") as file:
+        file.truncate(3 << 30)
+    edit_json(bundle / "manifest.json", lambda m: m["files"]["model.onnx"].update(bytes=3 << 30))
+    sign(bundle)

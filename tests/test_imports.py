@@ -149,6 +149,7 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.experiment.design_page",
         "import funnelcast.experiment.analysis",
         "import funnelcast.experiment.analysis_page",
+        "import funnelcast.experiment.live_page",
         "import funnelcast.report.render",
         "from funnelcast import AucHistogram",
         "import funnelcast.catalog",
@@ -157,8 +158,12 @@ def test_no_model_or_loss_is_imported_by_name() -> None:
         "import funnelcast.calibration_fit",
         "import funnelcast.serving",
         "import funnelcast.serving.score_files",
+        "import funnelcast.serving.http.run",
         "import funnelcast.cli.export",
         "import funnelcast.cli.score",
+        "import funnelcast.cli.serve",
+        "import funnelcast.cli.registry",
+        "import funnelcast.serving.registry",
     ],
 )
 def test_light_modules_do_not_load_torch(statement: str) -> None:

@@ -8,31 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from tests.bundles_on_disk import refuse, sign
+from tests.bundles_on_disk import edit_model, edit_weight, refuse, sign, spoil_weight, unknown_operator
 
 from funnelcast.errors import ArtifactError
 from funnelcast.serving.onnx_file import check_onnx_file
-
-
-def edit_model(bundle: Path, change: Callable[[Any], object]) -> None:
-    """Change the ONNX graph and sign it, as a careless or hostile maker would."""
-    model = onnx.load(bundle / "model.onnx")
-    change(model)
-    onnx.save(model, bundle / "model.onnx")
-    sign(bundle, "model.onnx")
-
-
-def edit_weight(bundle: Path, change: Callable[[Any], object]) -> None:
-    def first_table(model: Any) -> None:
-        (table,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("table")]
-        change(table)
-
-    edit_model(bundle, first_table)
 
 
 def drop_output(model: Any) -> None:
@@ -52,10 +35,6 @@ def widen_input(model: Any) -> None:
 
 def fix_rows(model: Any) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
-
-
-def unknown_operator(model: Any) -> None:
-    model.graph.node[0].op_type = "Teleport"
 
 
 def foreign_operator(model: Any) -> None:
@@ -100,12 +79,7 @@ def test_a_model_of_another_kind_is_refused(bundle: Path, change: Callable[[Any]
 
 
 def test_weights_that_are_no_numbers_are_refused(bundle: Path) -> None:
-    def spoil(tensor: Any) -> None:
-        values = numpy_helper.to_array(tensor).copy()
-        values[7, 1] = np.nan
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-    edit_weight(bundle, spoil)
+    edit_weight(bundle, spoil_weight)
     refuse(bundle, "weight 'model.embedding.table' should be a number everywhere, received NaN")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +37,7 @@ def analyse(
     experiment: Annotated[str | None, typer.Option(help="Its name, where a log holds several.")] = None,
     join: Annotated[str, typer.Option(help="user, request_id or auto.")] = "auto",
     window_hours: Annotated[float | None, typer.Option(help="Outcomes later than this do not count.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Exposures before this time (UTC) are not read.")] = None,
     crossed: Annotated[str, typer.Option(help="Users of several variants: drop, or first.")] = "drop",
     covariates: Covariates = [],  # noqa: B006
     covariate: CovariateColumn = None,
@@ -66,6 +67,7 @@ def analyse(
             base,
             experiment,
             read_choice("--crossed", crossed, ("drop", "first")),
+            since=since.replace(tzinfo=UTC) if since is not None else None,
         ),
         Attribution(tuple(step), read_choice("--join", join, ("auto", "user", "request_id")), window),
         Rules(alpha, planned_lift, read_choice("--per", per, ("exposure", "user"))),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from funnelcast.data.encode_categories import HashBuckets, Multi, Vocabulary
+from funnelcast.data.encode_few import FewRows
 from funnelcast.data.encode_numbers import LogRound, Quantile
 from funnelcast.data.target_statistics import Floats, KeyStatistics, Whole
 from funnelcast.errors import ArtifactError, ConfigError, DataError, choices
@@ -82,6 +83,9 @@ class Encoders:
         columns: one encoder a feature, in the description's order.
         statistics: target statistics, in the description's order.
 
+    Attributes:
+        few: encodes few rows without Arrow; None unless `keep_dictionaries` was called and the encoders allow it.
+
     Example:
         >>> encoders = Encoders([Vocabulary("tab", "tab", pa.array(["home"]))], [])
         >>> encoders.encode(pa.table({"x": [1, 2], "tab": ["home", "news"]}))["field.tab"].to_pylist()
@@ -91,6 +95,7 @@ class Encoders:
     def __init__(self, columns: Iterable[ColumnEncoder], statistics: Iterable[KeyStatistics] = ()) -> None:
         self.columns = tuple(columns)
         self.statistics = tuple(statistics)
+        self.few: FewRows | None = None
 
     @property
     def hash_anew(self) -> bool:
@@ -98,6 +103,16 @@ class Encoders:
         return bool(self.statistics) or any(
             isinstance(encoder, Vocabulary) and not encoder.has_table for encoder in self.columns
         )
+
+    def keep_dictionaries(self) -> None:
+        """Make ready for few rows a call: keep a dictionary a vocabulary, and a table a statistic."""
+        for encoder in self.columns:
+            if isinstance(encoder, Vocabulary):
+                encoder.keep_dictionary()
+        for statistic in self.statistics:
+            statistic.keep_order()
+        few = FewRows(self.columns, self.statistics)
+        self.few = few if few.usable else None
 
     def fields(self) -> list[Field]:
         """Return the fields: features in the description's order, then target statistics."""

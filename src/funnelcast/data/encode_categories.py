@@ -19,9 +19,10 @@ from funnelcast.data.cells import FIRST_VALUE_ID, ValueType, canonical, split_ce
 from funnelcast.data.description import Feature
 from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
 
-__all__ = ["HashBuckets", "Multi", "Vocabulary"]
+__all__ = ["FEW_ROWS", "HashBuckets", "Multi", "Vocabulary"]
 
 _HASH_SEED = 20_221_017  # any constant; another one would change the ids of prepared data
+FEW_ROWS = 4096  # up to which a dictionary, where one is kept, is faster than a hash table made anew
 Ids = npt.NDArray[np.int32]
 _FLAGS = {"true", "false"}
 # A table over all whole numbers between the smallest and the largest value is taken up to this size.
@@ -129,11 +130,14 @@ class Vocabulary:
     def _ids(self, values: pa.Array) -> Ids:
         if not len(self.values):
             return np.where(pc.is_null(values).to_numpy(zero_copy_only=False), NULL_ID, UNKNOWN_ID).astype(np.int32)
-        if len(self.values) <= len(_FLAGS) and set(self.values.to_pylist()) <= _FLAGS:
+        if self._flags:
             # A boolean column of TRAIN; elsewhere the same flag is often written as 0 or 1.
             values = pc.if_else(pc.equal(values, "1"), "true", pc.if_else(pc.equal(values, "0"), "false", values))
-        if self._table is not None:
-            return self._look_up(values, *self._table)
+        if self.table is not None:
+            return self._look_up(values, *self.table)
+        if len(values) <= FEW_ROWS and "dictionary" in vars(self):
+            find, unknown = self.dictionary.get, UNKNOWN_ID
+            return np.fromiter((find(value, unknown) for value in values.to_pylist()), np.int32, len(values))
         found = pc.index_in(values, value_set=self.values)
         ids: Ids = pc.fill_null(found, UNKNOWN_ID - FIRST_VALUE_ID).to_numpy(zero_copy_only=False) + np.int32(
             FIRST_VALUE_ID
@@ -149,10 +153,27 @@ class Vocabulary:
     @property
     def has_table(self) -> bool:
         """Whether ids are read from a table; otherwise every call of `apply` builds a hash table of the values."""
-        return self._table is not None
+        return self.table is not None
+
+    def keep_dictionary(self) -> None:
+        """Keep a dictionary of the values, so that few rows do not cost a hash table of all values a call."""
+        if not self.has_table:
+            self.dictionary  # noqa: B018
+
+    @property
+    def _flags(self) -> bool:
+        return 0 < len(self.values) <= len(_FLAGS) and set(self.values.to_pylist()) <= _FLAGS
 
     @cached_property
-    def _table(self) -> tuple[int, Ids] | None:
+    def dictionary(self) -> dict[Any, int]:
+        """The id of every value in its canonical form, and of null; what is not in it is unknown."""
+        ids = {value: FIRST_VALUE_ID + place for place, value in enumerate(self.values.to_pylist())}
+        if self._flags:
+            ids |= {digit: ids.get(word, UNKNOWN_ID) for digit, word in (("1", "true"), ("0", "false"))}
+        return {**ids, None: NULL_ID}
+
+    @cached_property
+    def table(self) -> tuple[int, Ids] | None:
         """The smallest value, and the ids of it and of the whole numbers behind it; the last id is for all others."""
         if self.value_type != "int64" or not len(self.values):
             return None
@@ -246,10 +267,18 @@ class HashBuckets:
         """Name the bucket of an id from 2 on; which values share it is not kept."""
         return f"bucket {value_id - FIRST_VALUE_ID}"
 
+    def bucket_id(self, text: bytes) -> int:
+        """Return the id of a value.
+
+        Args:
+            text: its canonical form in UTF-8.
+        """
+        return FIRST_VALUE_ID + xxhash.xxh64_intdigest(text, seed=_HASH_SEED) % self.buckets
+
     def _ids(self, values: pa.Array) -> Ids:
         distinct = values.dictionary_encode()
         texts = distinct.dictionary.cast(pa.string()).cast(pa.binary()).to_pylist()
-        ids = [FIRST_VALUE_ID + xxhash.xxh64_intdigest(text, seed=_HASH_SEED) % self.buckets for text in texts]
+        ids = [self.bucket_id(text) for text in texts]
         ids.append(NULL_ID)
         positions = pc.fill_null(distinct.indices, len(texts)).to_numpy(zero_copy_only=False)
         encoded: Ids = np.array(ids, np.int32)[positions]

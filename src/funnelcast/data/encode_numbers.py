@@ -68,13 +68,20 @@ class LogRound:
         Raises:
             DataError: the values are no numbers.
         """
-        x = numbers(values, self.column)
+        return pa.array(self.ids(numbers(values, self.column)))
+
+    def ids(self, x: npt.NDArray[np.float64]) -> Ids:
+        """Compute ids of numbers; NaN is null.
+
+        Args:
+            x: [B] numbers.
+        """
         finite = np.isfinite(x)
         wanted = self.bucket_numbers(np.where(finite, x, 0.0), self.scale)
         seen = np.array((*self.seen, np.iinfo(np.int64).max), np.int64)
         position = np.searchsorted(seen, wanted)
         ids = np.where(finite & (seen[position] == wanted), position + FIRST_VALUE_ID, UNKNOWN_ID)
-        return pa.array(np.where(np.isnan(x), NULL_ID, ids).astype(np.int32))
+        return np.where(np.isnan(x), NULL_ID, ids).astype(np.int32)
 
     def value_name(self, value_id: int) -> str:
         """Write the numbers of an id from 2 on, such as `2.4 to 3.1`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from funnelcast.data.cells import FIRST_VALUE_ID, numbers
-from funnelcast.data.encode_categories import Vocabulary
+from funnelcast.data.encode_categories import FEW_ROWS, Vocabulary
 from funnelcast.data.encode_numbers import LogRound, Quantile
 from funnelcast.schema import Field
 
@@ -159,15 +160,53 @@ class KeyStatistics:
         Raises:
             DataError: a key column cannot be brought to the type that TRAIN had.
         """
-        codes = _codes(self.keys, columns)
-        found = pc.fill_null(pc.index_in(pa.array(codes), value_set=pa.array(self.codes)), len(self.codes))
-        position = found.to_numpy(zero_copy_only=False)
-        empty = np.zeros((1, self.hits.shape[1]), np.int64)  # the key that TRAIN has not shown
-        rows: Whole = np.append(self.rows, 0)[position]
-        by_key = smoothed_means(
-            np.concatenate([self.hits, empty]), np.concatenate([self.seen, empty]), self.rates, self.smoothing
-        )
-        return rows, by_key[position]
+        position = self._places(_codes(self.keys, columns))
+        rows, means = self._by_key()
+        return rows[position], means[position]
+
+    def _by_key(self) -> tuple[Whole, Floats]:
+        """N and the means of each key, and last of one that TRAIN has not shown."""
+        empty = np.zeros((1, self.hits.shape[1]), np.int64)
+        hits, seen = np.concatenate([self.hits, empty]), np.concatenate([self.seen, empty])
+        return np.append(self.rows, 0), smoothed_means(hits, seen, self.rates, self.smoothing)
+
+    def keep_order(self) -> None:
+        """Keep the keys in order, so that few rows do not cost a hash table of all keys a call."""
+        for key in self.keys:
+            key.keep_dictionary()
+        self._order, self._ids  # noqa: B018
+
+    def ids_of(self, keys: list[list[int]]) -> npt.NDArray[np.int32]:
+        """Encode rows of which the ids of the key columns are known, from all of TRAIN.
+
+        Args:
+            keys: [B] ids of each key column.
+
+        Returns:
+            [B, S + 1] the fields' ids.
+        """
+        codes = np.array(keys[0], np.int64)
+        for key, ids in zip(self.keys[1:], keys[1:], strict=True):
+            codes = codes * key.field.size + np.array(ids, np.int64)
+        return self._ids[self._places(codes)]
+
+    @cached_property
+    def _ids(self) -> npt.NDArray[np.int32]:
+        """[K + 1, S + 1] the fields' ids of each key, and last of one that TRAIN has not shown."""
+        return np.stack([array.to_numpy() for array in self.bucket(*self._by_key())], axis=1)
+
+    @cached_property
+    def _order(self) -> Whole:
+        return np.argsort(self.codes)
+
+    def _places(self, codes: Whole) -> Whole:
+        """[B] place of each key in `codes`, or the number of keys for one that TRAIN has not shown."""
+        known = self.codes
+        if len(codes) > FEW_ROWS or "_order" not in vars(self) or not len(known):
+            found = pc.fill_null(pc.index_in(pa.array(codes), value_set=pa.array(known)), len(known))
+            return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+        places = self._order[np.minimum(np.searchsorted(known, codes, sorter=self._order), len(known) - 1)]
+        return np.where(known[places] == codes, places, len(known))
 
     def bucket(self, rows: Whole, means: Floats) -> list[pa.Array]:
         """Encode n and means as ids, in the order of `fields`; an undefined mean (NaN) is null.

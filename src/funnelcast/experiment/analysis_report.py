@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funnelcast.experiment.left_out import left_out
-from funnelcast.experiment.verdict import gain, p_text
+from funnelcast.experiment.verdict import gain, p_text, split_text
 from funnelcast.report.daily_figure import daily_figure
 from funnelcast.report.elements import Entry, Group, Panel, Section, Table, isolate, percent
 from funnelcast.report.figures import Line, line_style
 from funnelcast.report.render import render_page
 
-__all__ = ["analysis_html", "analysis_sections"]
+__all__ = ["analysis_html", "analysis_sections", "watch_sections"]
 
 Record = Mapping[str, Any]
 _VIEW = 4.0  # first looks know little: their intervals are cut at this multiple of the last one
@@ -47,6 +47,20 @@ def analysis_sections(record: Record) -> list[Section]:
     words = tuple((sentence["about"], sentence["text"]) for sentence in record["verdict"]["sentences"])
     found = [Section("verdict", "Verdict", "Verdict", words=words), _split_section(record)]
     found += [_step_section(record, number) for number in range(len(record["steps"]))]
+    if record["service"]:
+        found.append(_service_section(record))
+    return [*found, _rows_section(record)]
+
+
+def watch_sections(record: Record) -> list[Section]:
+    """Make the sections of an experiment without outcomes.
+
+    Args:
+        record: from `watch`.
+    """
+    note = "No outcomes are read, so nothing is said of rates."
+    words = (("split", split_text(record)), ("mind", note))
+    found = [Section("verdict", "So far", "So far", words=words), _split_section(record)]
     if record["service"]:
         found.append(_service_section(record))
     return [*found, _rows_section(record)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import duckdb
@@ -29,6 +30,7 @@ class Split:
         crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
             with the `first` variant.
         pooled: all users are one group whatever their variants: a history and no experiment.
+        since: exposures before this time, which has a zone, are not read; None reads all.
 
     Raises:
         ConfigError: the shares are no shares.
@@ -39,6 +41,7 @@ class Split:
     experiment: str | None = None
     crossed: Crossed = "drop"
     pooled: bool = False
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
         values = list(self.shares.values())
@@ -69,6 +72,9 @@ def find_users(
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
     experiment, where = _of_experiment(connection, log, split)
+    if split.since is not None:
+        moment = literal(split.since.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" "))
+        where += f"{' AND' if where else 'WHERE'} coalesce({log.time('time')} >= TIMESTAMP {moment}, true)"
     _read(connection, log, where)
     shares = _shares(connection, log, split)
     counts = _count(connection, shares)

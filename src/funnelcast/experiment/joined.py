@@ -26,7 +26,7 @@ from funnelcast.experiment.covariate import Covariate, read_covariate
 from funnelcast.experiment.exposed_users import Split, find_users
 from funnelcast.experiment.logs import open_log
 
-__all__ = ["Cells", "Files", "Joined", "join_logs"]
+__all__ = ["Cells", "Files", "Joined", "daily_newcomers", "join_logs", "open_database", "service_by_variant"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -110,7 +110,7 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
         ConfigError: the memory limit or the number of threads is impossible, or the limit too small.
         DataError: a log is missing, unreadable, or does not have what it should.
     """
-    with _database(files) as connection:
+    with open_database(files) as connection:
         exposures = open_log(connection, files.exposures, "exposures")
         shares, counts = find_users(connection, exposures, split)
         experiment = counts.pop("experiment")
@@ -134,17 +134,25 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
             exposed=_cells(connection, "exposed", "day", ["count(*)"], days),
             known=_cells(connection, "outcomes", "known_day", sums, days),
             caused=_cells(connection, "outcomes", "exposed_day", sums, days),
-            newcomers=_newcomers(connection, days, len(shares)),
+            newcomers=daily_newcomers(connection, days, len(shares)),
             covariate=covariate,
             counts=found,
-            service=_service(connection, list(shares)),
+            service=service_by_variant(connection, list(shares)),
             experiment=experiment,
         )
 
 
 @contextmanager
-def _database(files: Files) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the database; what goes wrong in it becomes an error of ours."""
+def open_database(files: Files) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the database; what goes wrong in it becomes an error of ours.
+
+    Args:
+        files: the logs, with the limits.
+
+    Raises:
+        ConfigError: the memory limit or the number of threads is impossible, or the limit too small.
+        DataError: a log cannot be read.
+    """
     memory = bytes_of(files.memory_limit)
     threads = files.threads if files.threads is not None else os.cpu_count() or 1
     if threads < 1:
@@ -190,7 +198,14 @@ def _cells(
     ]
 
 
-def _newcomers(connection: duckdb.DuckDBPyConnection, days: list[date], arms: int) -> Integers:
+def daily_newcomers(connection: duckdb.DuckDBPyConnection, days: list[date], arms: int) -> Integers:
+    """Count the users [days, A] whose first exposure was on a day.
+
+    Args:
+        connection: with the table `users`.
+        days: all days that occur.
+        arms: number of variants A.
+    """
     rows = connection.execute("SELECT CAST(first_time AS DATE), arm, count(*) FROM users GROUP BY ALL").fetchall()
     counts = np.zeros((len(days), arms), dtype=np.int64)
     for day, arm, count in rows:
@@ -198,8 +213,13 @@ def _newcomers(connection: duckdb.DuckDBPyConnection, days: list[date], arms: in
     return counts
 
 
-def _service(connection: duckdb.DuckDBPyConnection, variants: list[str]) -> list[dict[str, Any]]:
-    """Latency and errors by variant, where the log has either."""
+def service_by_variant(connection: duckdb.DuckDBPyConnection, variants: list[str]) -> list[dict[str, Any]]:
+    """Measure latency and errors by variant; empty where the log has neither.
+
+    Args:
+        connection: with the table `exposed`.
+        variants: in the order of the answer.
+    """
     rows = connection.execute(
         "SELECT variant, count(*), quantile_cont(latency, 0.5), quantile_cont(latency, 0.95), "
         "quantile_cont(latency, 0.99), avg(CAST(failed AS INTEGER)) FROM exposed GROUP BY variant"

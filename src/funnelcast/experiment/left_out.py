@@ -30,10 +30,12 @@ def left_out(record: Record) -> list[tuple[str, str, int]]:
     """List what was read, left out and kept: (log, what became of the rows, rows).
 
     Args:
-        record: from `analyse`.
+        record: from `analyse` or `watch`.
     """
     found = []
     for log, reasons in _REASONS.items():
+        if log not in record["counts"]:
+            continue
         counts = record["counts"][log]
         found += [(log, words, counts[key]) for key, words in {"rows": "read", **reasons, "kept": "kept"}.items()]
     exposures = record["counts"]["exposures"]

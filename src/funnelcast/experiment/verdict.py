@@ -8,7 +8,7 @@ from typing import Any
 from funnelcast.experiment.sample_ratio import MISMATCH_LEVEL
 from funnelcast.report.elements import isolate
 
-__all__ = ["gain", "p_text", "verdict"]
+__all__ = ["gain", "p_text", "split_text", "verdict"]
 
 Record = Mapping[str, Any]
 _MANY = 0.01  # share of users seen in two variants, or of outcomes without an exposure, that is worth a sentence
@@ -53,18 +53,8 @@ def verdict(record: Record) -> dict[str, Any]:
         `valid`, whether decisions may be read at all, and `sentences`, each with what it is `about` and its `text`.
     """
     assignment = record["assignment"]
-    names = [isolate(entry["variant"]) for entry in record["variants"]]
-    users = ", ".join(f"{name} {count:,}" for name, count in zip(names, assignment["users"], strict=True))
-    if assignment["mismatch"]:
-        planned = ", ".join(f"{share:.4g}" for share in assignment["shares"])
-        found = (
-            f"No verdict: users are not split as planned ({users}; planned {planned}; "
-            f"{p_text(assignment['p_value'])}). The assignment or the logging is broken; find the cause before reading "
-            "any difference below."
-        )
-        pairs = [("split", found)]
-    else:
-        pairs = [("split", f"Users are split as planned ({users}; {p_text(assignment['p_value'])}).")]
+    pairs = [("split", split_text(record))]
+    if not assignment["mismatch"]:
         pairs += [(step["name"], _of_lift(record, lift)) for step in record["steps"] for lift in step["lifts"]]
         pairs.append(("what now", _advice(record)))
     pairs += [("mind", sentence) for sentence in _warnings(record)]
@@ -72,6 +62,25 @@ def verdict(record: Record) -> dict[str, Any]:
         "valid": not assignment["mismatch"],
         "sentences": [{"about": about, "text": text} for about, text in pairs],
     }
+
+
+def split_text(record: Record) -> str:
+    """Say whether users are split as planned.
+
+    Args:
+        record: with `variants` and `assignment`.
+    """
+    assignment = record["assignment"]
+    names = [isolate(entry["variant"]) for entry in record["variants"]]
+    users = ", ".join(f"{name} {count:,}" for name, count in zip(names, assignment["users"], strict=True))
+    if not assignment["mismatch"]:
+        return f"Users are split as planned ({users}; {p_text(assignment['p_value'])})."
+    planned = ", ".join(f"{share:.4g}" for share in assignment["shares"])
+    return (
+        f"No verdict: users are not split as planned ({users}; planned {planned}; "
+        f"{p_text(assignment['p_value'])}). The assignment or the logging is broken; find the cause before reading "
+        "any difference below."
+    )
 
 
 def _of_lift(record: Record, lift: Record) -> str:

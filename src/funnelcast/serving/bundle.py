@@ -112,6 +112,8 @@ class Bundle:
             finish(path, self._scorer.outputs(ids[start : start + ROWS]), self.schema, self.calibration)
             for start in range(0, len(ids), ROWS)
         ]
+        if len(parts) == 1:
+            return parts[0]
         empty = np.zeros((0, self.schema.n_steps), np.float32)
         values = [part.value for part in parts if part.value is not None]
         return Scored(

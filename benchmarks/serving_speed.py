@@ -1,0 +1,134 @@
+"""Parts of `benchmarks.serving`: how much, how fast, and what too much, slow clients and a start cost."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import numpy as np
+from benchmarks.serving import Finding
+from benchmarks.serving_load import LOST, Job, Load, Measured, load
+from benchmarks.serving_models import body, bundle
+from benchmarks.serving_process import Served
+
+CONNECTIONS = 16
+SIZES = (1, 100)
+TARGETS = {1: ">= 2500", 100: ">= 800"}
+P99 = {1: "<= 10", 100: "<= 25"}
+SLOW = 500
+HEAD = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
+_capacity: dict[int, float] = {}
+
+
+def others(measured: Measured) -> str:
+    """Say how many requests were refused, failed or lost."""
+    return f"{int((measured.status != 200).sum())} not 200"
+
+
+def at_capacity(served: Served, rows: int, seconds: float) -> Measured:
+    """Ask as fast as answers come."""
+    return load(Job(served.port, body(rows), CONNECTIONS, seconds))
+
+
+def capacity_of(served: Served, rows: int, seconds: float) -> float:
+    """Answers a second, measured once a process."""
+    if rows not in _capacity:
+        _capacity[rows] = at_capacity(served, rows, min(seconds, 10.0)).per_second()
+    return _capacity[rows]
+
+
+def capacity(seconds: float) -> list[Finding]:
+    """Closed loop, 16 connections, one worker."""
+    found = []
+    for name in ("shared_bottom", "apem"):
+        with Served(bundle(name)) as served:
+            for rows in SIZES:
+                measured = at_capacity(served, rows, seconds)
+                if name == "shared_bottom":
+                    _capacity[rows] = measured.per_second()
+                target = TARGETS[rows] if name == "shared_bottom" else ""
+                p50, p99 = (measured.milliseconds(share) for share in (0.5, 0.99))
+                note = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {others(measured)}"
+                found.append(Finding("capacity", f"{name}, {rows} rows", measured.per_second(), "req/s", target, note))
+    return found
+
+
+def latency(seconds: float) -> list[Finding]:
+    """Open loop at half the capacity."""
+    found = []
+    with Served(bundle("shared_bottom")) as served:
+        for rows in SIZES:
+            rate = capacity_of(served, rows, seconds) / 2
+            measured = load(Job(served.port, body(rows), 256, seconds, rate))
+            note = f"{rate:,.0f} req/s, {len(measured.status)} requests, {others(measured)}"
+            for share, target in ((0.5, "<= 2" if rows == 1 else ""), (0.99, P99[rows]), (0.999, "")):
+                name = f"{rows} rows, p{share * 100:g}"
+                found.append(Finding("latency", name, measured.milliseconds(share), "ms", target, note))
+    return found
+
+
+def overload(seconds: float) -> list[Finding]:
+    """Three times the capacity, and then a tenth of it."""
+    with Served(bundle("shared_bottom")) as served:
+        most = capacity_of(served, 1, seconds)
+        before = served.resident()
+        measured = load(Job(served.port, body(1), 256, seconds, 3 * most))
+        grown = served.resident() - before
+        usual = load(Job(served.port, body(1), 16, 3.0, most / 10, warm=0.0))
+        late = usual.intended[(usual.status != 200) | (usual.latency > 0.05)]
+        recovered = float(late.max()) if len(late) else 0.0
+    shares = {status: float((measured.status == status).mean()) for status in np.unique(measured.status).tolist()}
+    strange = sum(share for status, share in shares.items() if status not in (200, 429))
+    note = f"{3 * most:,.0f} req/s offered, {', '.join(f'{status}: {share:.1%}' for status, share in shares.items())}"
+    return [
+        Finding("overload", "goodput beside capacity", measured.per_second() / most, "", ">= 0.9", note),
+        Finding("overload", "answers that are neither 200 nor 429", strange, "", "<= 0"),
+        Finding("overload", "p99 of 200", measured.milliseconds(0.99), "ms", "<= 4000", "twice the deadline"),
+        Finding("overload", "p99 of 429", measured.milliseconds(0.99, 429), "ms", "<= 10"),
+        Finding("overload", "growth of memory", grown, "MB", "<= 50"),
+        Finding("overload", "until answers are as before", recovered, "s", "<= 2"),
+    ]
+
+
+def slow(seconds: float) -> list[Finding]:
+    """500 clients that send nothing, half a head, or half a body, among others at half the capacity."""
+    seconds = min(seconds, 4.5)  # slow clients are let go after 5 s
+    kinds = {"silent": b"", "half head": HEAD, "half body": HEAD + b"content-length: 500\r\n\r\n{"}
+    found = []
+    with Served(bundle("shared_bottom")) as served:
+        rate = capacity_of(served, 1, seconds) / 2
+        alone = load(Job(served.port, body(1), 64, seconds, rate)).milliseconds(0.99)
+        for kind, sent in kinds.items():
+            begun = time.perf_counter()
+            clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(SLOW)]
+            for client in clients:
+                client.sendall(sent)
+            running = Load(Job(served.port, body(1), 64, seconds, rate))
+            for client in clients:
+                client.settimeout(30)
+                while client.recv(4096):
+                    pass
+                client.close()
+            closed = time.perf_counter() - begun
+            measured = running.result()
+            p99 = measured.milliseconds(0.99)
+            note, ratio = f"{p99:.2f} ms, alone {alone:.2f} ms; {others(measured)}", p99 / alone
+            found.append(Finding("slow", f"{kind}: p99 of others beside alone", ratio, "", "<= 1.2", note))
+            found.append(Finding("slow", f"{kind}: all closed", closed, "s", "<= 10", f"{SLOW} connections"))
+    return found
+
+
+def start(seconds: float) -> list[Finding]:
+    """From the start of the process to ready."""
+    times, early = [], 0
+    for _ in range(max(3, round(seconds / 10))):
+        with Served(bundle("apem")) as served:
+            times.append(served.ready_seconds)
+            early += served.ask("/v1/score", body(1))[0] != 200
+            libraries = {mapped.path for one in served.workers() for mapped in one.memory_maps()}
+    torch = sum("torch" in path for path in libraries)
+    return [
+        Finding("start", "until ready", float(np.median(times)), "s", "<= 3", f"median of {len(times)}"),
+        Finding("start", "files of torch in memory", torch, "", "<= 0"),
+        Finding("start", "ready, but the first request fails", early, "", "<= 0", f"status {LOST} or an error"),
+    ]

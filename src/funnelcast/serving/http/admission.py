@@ -1,0 +1,153 @@
+"""How many requests are worked on at once, and until when; what is too much is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.settings import Limits
+
+__all__ = ["Admission"]
+
+T = TypeVar("T")
+_CLOSE = {"connection": "close"}  # the rest of the body is not read
+_LATER = {"retry-after": "1"}
+
+
+class Admission:
+    """Reads bodies and runs jobs in threads, within limits.
+
+    A request that comes while `limits.waiting` others are scored or wait is refused at once. One that waits until its
+    deadline is never begun; one that is being scored at its deadline keeps its place until it ends.
+
+    Args:
+        limits: of requests.
+        threads: that run jobs.
+        body_seconds: until a body has to be complete.
+
+    Attributes:
+        inside: jobs that run or wait.
+        held: bytes of bodies in memory.
+    """
+
+    def __init__(self, limits: Limits, threads: int, body_seconds: float) -> None:
+        self._limits, self._body_seconds = limits, body_seconds
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self.inside, self.held = 0, 0
+
+    def check(self) -> None:
+        """Refuse a request early, before its body is read.
+
+        Raises:
+            RefusalError: all places are taken.
+        """
+        if self.inside >= self._limits.waiting:
+            message = f"at most {self._limits.waiting} requests may wait; try again later"
+            raise RefusalError(429, "overloaded", message, headers=_LATER)
+
+    def deadline(self, headers: Headers) -> float:
+        """Return when an answer has to be ready, on the clock of `time.monotonic`.
+
+        Args:
+            headers: of the request; `x-deadline-ms` shortens the service's own deadline.
+
+        Raises:
+            RefusalError: the header is no whole number above 0.
+        """
+        text, largest = headers.get("x-deadline-ms"), self._limits.deadline_ms
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+            wanted = "the header 'x-deadline-ms' should be a whole number of milliseconds above 0"
+            raise RefusalError(400, "wrong_header", f"{wanted}, received {excerpt(text)}", column="x-deadline-ms")
+        return time.monotonic() + min(largest, int(text or largest)) / 1000
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Read a body, and count its bytes for as long as it is used.
+
+        Args:
+            request: whose body has not been read.
+
+        Raises:
+            RefusalError: it is too large, too slow, packed, or no JSON by its header.
+        """
+        size = 0
+        _check_headers(request.headers, self._limits.body_bytes)
+        parts: list[bytes] = []
+        try:
+            try:
+                async with asyncio.timeout(self._body_seconds):
+                    async for part in request.stream():
+                        size += len(part)
+                        self.held += len(part)
+                        parts.append(part)
+                        self._check_size(size)
+            except TimeoutError as error:
+                message = f"the body should be complete within {self._body_seconds:g} s, received {size:,} bytes"
+                raise RefusalError(408, "slow_body", message, column="body", headers=_CLOSE) from error
+            yield b"".join(parts)
+        finally:
+            self.held -= size
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise _too_large(self._limits.body_bytes, "more")
+        if self.held > self._limits.held_bytes:
+            message = "the bodies of other requests take the memory; try again later"
+            raise RefusalError(429, "overloaded", message, headers=_LATER | _CLOSE)
+
+    async def run(self, job: Callable[[], T], deadline: float) -> T:
+        """Run a job in a thread.
+
+        Args:
+            job: what to do.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            RefusalError: there is no place, or the deadline came first.
+        """
+        self.check()
+        loop = asyncio.get_running_loop()
+        future: Future[T] = self._pool.submit(job)
+        self.inside += 1
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
+        done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=deadline - time.monotonic())
+        if not done:
+            future.cancel()  # takes it out of the queue, unless it runs
+            raise RefusalError(504, "deadline", "no answer was ready before the deadline")
+        return done.pop().result()
+
+    def _leave(self) -> None:
+        self.inside -= 1
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._pool.shutdown(wait=True)
+
+
+def _check_headers(headers: Headers, largest: int) -> None:
+    packed = headers.get("content-encoding", "identity").strip().lower()
+    if packed != "identity":
+        message = f"the body should not be packed, received the content-encoding {excerpt(packed)}"
+        raise RefusalError(415, "packed_body", message, column="content-encoding", headers=_CLOSE)
+    kind, *options = headers.get("content-type", "application/json").lower().split(";")
+    charsets = [option.strip().removeprefix("charset=").strip('"') for option in options if "charset=" in option]
+    if kind.strip() != "application/json" or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        message = "the content-type should be application/json in UTF-8, received"
+        full = f"{message} {excerpt(headers['content-type'])}"
+        raise RefusalError(415, "wrong_content_type", full, column="content-type", headers=_CLOSE)
+    length = headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > largest):
+        raise _too_large(largest, length[:20])
+
+
+def _too_large(largest: int, received: str) -> RefusalError:
+    message = f"the body should have at most {largest:,} bytes, received {received}"
+    return RefusalError(413, "too_large", message, column="body", headers=_CLOSE)

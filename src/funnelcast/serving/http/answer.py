@@ -1,0 +1,84 @@
+"""From raw rows to the answer of `POST /v1/score`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from funnelcast.errors import DataError
+from funnelcast.serving.http.decode import RawRows
+from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.variants import Variant
+from funnelcast.serving.scorer import Scored
+
+__all__ = ["answer", "encode_json", "score_rows", "score_table"]
+
+encode_json = msgspec.json.Encoder().encode
+
+
+def score_rows(variant: Variant, rows: RawRows) -> Scored:
+    """Score the rows of a request, few of them without Arrow.
+
+    Args:
+        variant: what scores.
+        rows: its raw columns.
+
+    Raises:
+        RefusalError: the encoders do not take a column after all, such as text that is no number.
+    """
+    few = variant.bundle.encoders.few
+    if few is None or rows.cells is None:
+        return score_table(variant, rows.table)
+    return variant.bundle.score_ids(few.ids(rows.cells))
+
+
+def score_table(variant: Variant, table: pa.Table) -> Scored:
+    """Score rows that a client sent.
+
+    Args:
+        variant: what scores.
+        table: its raw columns.
+
+    Raises:
+        RefusalError: the encoders do not take a column after all, such as text that is no number.
+    """
+    try:
+        ids = variant.bundle.encode(table)
+    except DataError as error:
+        column = next((name for name in variant.columns if f"'{name}'" in str(error)), None)
+        raise RefusalError(400, "wrong_type", str(error), column=column) from error
+    return variant.bundle.score_ids(ids)
+
+
+def answer(variant: Variant, rows: RawRows, scored: Scored, request_id: str) -> dict[str, Any]:
+    """Say every step's probabilities, and what they come from.
+
+    Args:
+        variant: what scored.
+        rows: of the request.
+        scored: of the rows.
+        request_id: of the request.
+
+    Returns:
+        JSON data: `reach` and `transition` map each step to a list with a number a row.
+    """
+    schema = variant.bundle.schema
+    said: dict[str, Any] = {
+        "request_id": request_id,
+        "variant": variant.name,
+        "model_version": variant.version,
+        "calibrated": variant.bundle.manifest.calibrated,
+        "rows": len(scored.reach),
+        "steps": schema.step_names,
+        "reach": dict(zip(schema.step_names, scored.reach.T.tolist(), strict=True)),
+        "transition": dict(zip(schema.step_names, scored.transition.T.tolist(), strict=True)),
+    }
+    if scored.value is not None:
+        said["value"] = scored.value.tolist()
+    if rows.missing:
+        said["missing_columns"] = rows.missing
+    if rows.unknown:
+        said["unknown_columns"] = rows.unknown
+    return said

@@ -1,0 +1,232 @@
+"""The routes of the service, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from funnelcast.serving.http.admin import admin_routes
+from funnelcast.serving.http.answer import encode_json
+from funnelcast.serving.http.measure import log_line
+from funnelcast.serving.http.open_inference import model_metadata, server_metadata
+from funnelcast.serving.http.openapi import docs_page, openapi
+from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.service import Answered, Service
+
+__all__ = ["create_app"]
+
+Handler = Callable[[Request], Awaitable[Response]]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+_JSON = "application/json"
+_ERRORS = {
+    404: ("unknown_route", "there is no such route"),
+    405: ("wrong_method", "the route does not take this method"),
+}
+
+
+def create_app(service: Service) -> Starlette:
+    """Make the application.
+
+    Args:
+        service: what it serves; golden rows are scored once the application has started.
+    """
+    routes = _Routes(service)
+
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        starting = asyncio.get_running_loop().run_in_executor(None, routes.start)
+        yield
+        await starting
+        await asyncio.get_running_loop().run_in_executor(None, service.stop)
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code, message = _ERRORS.get(error.status_code, ("refused", error.detail))
+        refusal = RefusalError(error.status_code, code, message, column="path", headers=error.headers)
+        return await routes.guarded("other", lambda _: _raise(refusal))(request)
+
+    return Starlette(routes=routes.all(), lifespan=life, exception_handlers={HTTPException: refuse})
+
+
+async def _raise(error: Exception) -> Response:
+    raise error
+
+
+class _Routes:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._health = {"live": True}
+
+    def start(self) -> None:
+        """Make the service ready; where that fails it never is, and the log says why."""
+        try:
+            self._service.start()
+        except Exception:
+            log_line("not_ready", level=logging.ERROR, error=True)
+            return
+        log_line("ready", models={name: one.version for name, one in self._service.variants.all.items()})
+
+    def all(self) -> list[Route]:
+        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        given: list[tuple[str, str, Handler]] = [
+            ("POST", "/v1/score", self.score),  # routes are tried in this order
+            ("GET", "/livez", self.live),
+            ("GET", "/readyz", self.is_ready),
+            ("GET", "/metrics", self.metrics),
+            ("GET", "/openapi.json", self.openapi),
+            ("GET", "/docs", self.docs),
+            ("GET", "/v2", self.server),
+            ("GET", "/v2/health/live", self.live),
+            ("GET", "/v2/health/ready", self.is_ready),
+            *(("GET", path, self.model) for path in (model, version)),
+            *(("GET", f"{path}/ready", self.model_ready) for path in (model, version)),
+            *(("POST", f"{path}/infer", self.infer) for path in (model, version)),
+        ]
+        if self._service.ab is not None:
+            given.append(("GET", "/ab", self.ab))
+        if self._service.admin_keys is not None:
+            given += admin_routes(self._service, self._service.admin_keys)
+        return [Route(path, self.guarded(path, handler), methods=[method]) for method, path, handler in given]
+
+    def guarded(self, label: str, handler: Handler) -> Handler:
+        """Wrap a handler: every request gets an id, an answer, a count and a line of the log.
+
+        Args:
+            label: of the route, for metrics.
+            handler: may raise `RefusalError`.
+        """
+
+        async def handle(request: Request) -> Response:
+            started = time.perf_counter()
+            given = request.headers.get("x-request-id", "")
+            request.state.id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+            request.state.started, request.state.said = started, {}
+            try:
+                response = await handler(request)
+            except RefusalError as error:
+                response = _refusal(request, error)
+            except ClientDisconnect:
+                response = Response(status_code=499)  # nobody reads it; the number is for the log
+            except Exception:
+                log_line("failure", level=logging.ERROR, error=True, request_id=request.state.id, route=label)
+                response = _refusal(request, RefusalError(500, "failure", "the service failed; its log says why"))
+            response.headers["x-request-id"] = request.state.id
+            self._record(request, label, response.status_code, time.perf_counter() - started)
+            return response
+
+        return handle
+
+    def _record(self, request: Request, label: str, status: int, seconds: float) -> None:
+        metrics = self._service.metrics
+        metrics.requests.labels(label, str(status)).inc()
+        metrics.seconds.labels(label).observe(seconds)
+        if status == 429:
+            metrics.shed.inc()
+        if request.method == "POST" or status >= 400:
+            said = {"request_id": request.state.id, "route": label, "status": status, "ms": round(seconds * 1000, 3)}
+            log_line("request", **said, **request.state.said)
+
+    async def score(self, request: Request) -> Response:
+        strict = _flag(request, "strict", self._service.settings.strict)
+        return await self._answer(request, lambda body: self._service.score(body, request.state.id, strict))
+
+    async def infer(self, request: Request) -> Response:
+        variant = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))
+        if "inference-header-content-length" in request.headers:
+            message = "tensors should be JSON; the binary extension is not offered"
+            raise RefusalError(415, "no_extension", message, headers={"connection": "close"})
+        return await self._answer(request, lambda body: self._service.infer(body, request.state.id, variant))
+
+    async def _answer(self, request: Request, job: Callable[[bytes], Answered]) -> Response:
+        """Read a body, score it in a thread, and note what was answered."""
+        service = self._service
+        if service.keys is not None:
+            service.keys.check(request.headers)
+        if not service.ready:
+            raise RefusalError(503, "not_ready", "the service is not ready", headers={"retry-after": "1"})
+        service.admission.check()
+        deadline = service.admission.deadline(request.headers)
+        async with service.admission.body(request) as body:
+            answered = await service.admission.run(lambda: job(body), deadline)
+        service.note(answered, request.state.id, request.state.started)
+        version = answered.variant.version
+        request.state.said = {"rows": answered.rows, "variant": answered.variant.name, "model_version": version}
+        after = BackgroundTask(service.follow_up, answered)
+        return Response(answered.body, media_type=_JSON, headers={"x-model-version": version}, background=after)
+
+    async def live(self, _: Request) -> Response:
+        return _json(self._health)
+
+    async def is_ready(self, _: Request) -> Response:
+        ready = self._service.ready
+        return _json({"ready": ready}, 200 if ready else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        return _json(openapi(self._service.variants, **self._more()))
+
+    async def docs(self, _: Request) -> Response:
+        return Response(docs_page(self._service.variants, **self._more()), media_type="text/html")
+
+    def _more(self) -> dict[str, bool]:
+        return {"page": self._service.ab is not None, "admin": self._service.admin_keys is not None}
+
+    async def ab(self, request: Request) -> Response:
+        service = self._service
+        assert service.ab is not None
+        if service.admin_keys is not None:
+            service.admin_keys.check(request.headers, browser=True)
+        return Response(await service.ab.page(), media_type="text/html", headers={"cache-control": "no-store"})
+
+    async def server(self, _: Request) -> Response:
+        return _json(server_metadata())
+
+    async def model(self, request: Request) -> Response:
+        named = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))
+        return _json(model_metadata(named))
+
+    async def model_ready(self, request: Request) -> Response:
+        named = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))
+        ready = self._service.ready
+        return _json({"name": named.name, "ready": ready}, 200 if ready else 503)
+
+
+def _json(said: object, status: int = 200) -> Response:
+    return Response(encode_json(said), status, media_type=_JSON)
+
+
+def _flag(request: Request, name: str, default: bool) -> bool:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if text.lower() not in _FLAGS:
+        message = f"the parameter '{name}' should be true or false, received {excerpt(text)}"
+        raise RefusalError(400, "wrong_parameter", message, column=name)
+    return _FLAGS[text.lower()]
+
+
+def _refusal(request: Request, error: RefusalError) -> Response:
+    """Say why; in V2, `error` is a line of text."""
+    request.state.said = {"code": error.code, "row": error.row}
+    detail = error.to_json()
+    said: dict[str, object] = {"error": detail, "request_id": request.state.id}
+    if request.url.path.startswith("/v2"):
+        said = {**detail, "error": error.message, "request_id": request.state.id}
+    response = _json(said, error.status)
+    response.headers.update(error.headers)
+    return response

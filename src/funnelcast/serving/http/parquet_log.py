@@ -1,0 +1,104 @@
+"""A log of a service as Parquet files: rows wait in a queue, a thread writes them; no request waits for the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from funnelcast.serving.http.measure import log_line
+from funnelcast.serving.http.settings import LogSettings
+
+__all__ = ["ParquetLog"]
+
+_WAKE = 0.2  # seconds between looks at the clock
+
+
+class ParquetLog:
+    """Writes Parquet files.
+
+    A file appears whole under its name, `<name>-<time>-<process>-<number>.parquet`. What has not been written when a
+    process is killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
+
+    Args:
+        name: of the log, with which its files begin.
+        folder: is made where it is missing.
+        schema: columns of a row.
+        settings: sizes of queue and files.
+        count: called with `written`, `lost` (the queue was full) or `failed` (the disk refused) and a number of rows.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, schema: pa.Schema, settings: LogSettings, count: Callable[[str, int], None]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._name, self._folder, self._schema = name, folder, schema
+        self._settings, self._count = settings, count
+        self._queue: queue.Queue[Mapping[str, Any]] = queue.Queue(settings.waiting)
+        self._stop = threading.Event()
+        self._files = 0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Hand over a row, or count it as lost if too many wait.
+
+        Args:
+            row: values of the schema's columns.
+        """
+        try:
+            self._queue.put_nowait(row)
+        except queue.Full:
+            self._count("lost", 1)
+
+    def close(self) -> None:
+        """Write what waits, and stop."""
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        rows: list[Mapping[str, Any]] = []
+        since = time.monotonic()
+        while True:
+            stopping = self._stop.is_set()
+            try:
+                rows.append(self._queue.get(timeout=0.0 if stopping else _WAKE))
+                emptied = False
+            except queue.Empty:
+                emptied = True
+            old = time.monotonic() - since >= self._settings.file_seconds
+            if rows and (len(rows) >= self._settings.file_rows or old or (stopping and emptied)):
+                self._write(rows)
+                rows = []
+            if not rows:
+                since = time.monotonic()
+            if stopping and emptied:
+                return
+
+    def _write(self, rows: list[Mapping[str, Any]]) -> None:
+        self._files += 1
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        path = self._folder / f"{self._name}-{stamp}-{os.getpid()}-{self._files:06d}.parquet"
+        temporary = path.with_suffix(".tmp")
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), temporary)
+            temporary.replace(path)
+        except (OSError, pa.ArrowException):
+            # A full disk must not stop the answers; the counter says what a reader will miss.
+            log_line(f"{self._name}_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
+            self._count("failed", len(rows))
+            temporary.unlink(missing_ok=True)
+            return
+        self._count("written", len(rows))

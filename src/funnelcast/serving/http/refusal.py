@@ -1,0 +1,71 @@
+"""Why a request gets no scores: one status, one code and one line that names row and column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["RefusalError", "excerpt"]
+
+_EXCERPT = 40  # characters of a client's text in a message
+_MESSAGE = 400
+
+
+class RefusalError(Exception):
+    """A request is refused.
+
+    Args:
+        status: of HTTP, 4xx or 5xx.
+        code: a word for programs.
+        message: a line for people.
+        row: number of the candidate from 0, or None.
+        column: name of the raw column or of the part of the request, or None.
+        headers: more headers of the answer.
+
+    Example:
+        >>> RefusalError(400, "wrong_type", "should be a number", row=3, column="price").to_json()
+        {'code': 'wrong_type', 'message': 'should be a number', 'row': 3, 'column': 'price'}
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.code, self.message = status, code, message[:_MESSAGE]
+        self.row, self.column = row, None if column is None else _cut(column)
+        self.headers = dict(headers or {})
+        super().__init__(self.message)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the `error` of an answer."""
+        return {"code": self.code, "message": self.message, "row": self.row, "column": self.column}
+
+
+def excerpt(value: object) -> str:
+    """Say what was received, without repeating more of it than a glance needs.
+
+    Args:
+        value: what JSON held.
+
+    Example:
+        >>> excerpt("x" * 100), excerpt(7), excerpt([1, 2]), excerpt(None)
+        ("text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'", 'the number 7', 'a list of 2', 'null')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"text {_cut(value)!r}"
+    if isinstance(value, int | float):
+        return f"the number {_cut(repr(value))}"
+    return f"a list of {len(value)}" if isinstance(value, list) else "an object"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."

@@ -1,0 +1,245 @@
+"""What the routes share: the bundles, the limits, the counters and the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.serving.http.ab import AbPage
+from funnelcast.serving.http.admission import Admission
+from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
+from funnelcast.serving.http.decode import parse_body, raw_rows
+from funnelcast.serving.http.follow import Follower
+from funnelcast.serving.http.keys import Keys
+from funnelcast.serving.http.measure import Metrics
+from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
+from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.shadow import Shadow, ShadowJob
+from funnelcast.serving.http.variants import Variant, Variants
+
+__all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Answered", "Service"]
+
+SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
+ADMIN_KEYS = "FUNNELCAST_ADMIN_KEYS"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer and what the log says of it.
+
+    Args:
+        body: JSON.
+        variant: what scored.
+        rows: number of candidates.
+        experiment: that chose the variant.
+        user: key of the user, or None.
+        scores: the last step's reach of every candidate.
+        job: what a shadow scores; None for what no shadow may.
+    """
+
+    body: bytes
+    variant: Variant
+    rows: int
+    experiment: str = ""
+    user: str | None = None
+    scores: Sequence[float] = ()
+    job: ShadowJob | None = None
+
+
+class Service:
+    """One process' scoring.
+
+    Args:
+        variants: the bundles.
+        settings: limits and keys.
+
+    Attributes:
+        ready: whether golden rows were reproduced, and the service is not about to stop.
+
+    Raises:
+        ConfigError: the keys are wrong.
+    """
+
+    def __init__(self, variants: Variants, settings: Settings) -> None:
+        self.variants, self.settings = variants, settings
+        self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
+        self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
+        self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
+        self.metrics = Metrics()
+        self.metrics.follow(lambda: self.admission.inside)
+        for variant in variants.all.values():
+            self.metrics.model.labels(variant.name, variant.version).set(1)
+        self.ready = False
+        self.ab = AbPage(settings.ab, self._experiment) if settings.ab.page else None
+        self._exposures: ParquetLog | None = None
+        self._shadow: Shadow | None = None
+        self._follower: Follower | None = None
+
+    def start(self) -> None:
+        """Score golden rows, after which the service is ready, open the logs, and follow registries.
+
+        Raises:
+            ArtifactError: a bundle gives other scores.
+            OSError: a log's folder cannot be made.
+        """
+        exposures = self.settings.exposures
+        if exposures.folder is not None:
+            schema = exposure_schema("latency_ms", "error", *(["scores"] if exposures.scores else []))
+            self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
+        if self.settings.shadow.shares:
+            busy = self.admission
+            self._shadow = Shadow(self.variants, self.settings.shadow, self.metrics, lambda: busy.inside > 0)
+        for variant in self.variants.all.values():
+            variant.bundle.verify()
+        if self.variants.registries or self.settings.traffic is not None:
+            refused = self.metrics.refused_swaps
+            self._follower = Follower(
+                self.variants, self.settings.traffic, self._swapped, lambda name: refused.labels(name).inc()
+            )
+            self._follower.start()
+        self.ready = True
+
+    def stop(self) -> None:
+        """Finish what was accepted and write the logs."""
+        self.ready = False
+        if self.ab is not None:
+            self.ab.close()
+        self.admission.close()
+        if self._follower is not None:
+            self._follower.close()
+        if self._exposures is not None:
+            self._exposures.close()
+        if self._shadow is not None:
+            self._shadow.close()
+
+    def score(self, body: bytes, request_id: str, strict: bool) -> Answered:
+        """Answer `POST /v1/score`; runs in a thread.
+
+        Args:
+            body: JSON.
+            request_id: of the request.
+            strict: whether unknown and missing columns are refused.
+
+        Raises:
+            RefusalError: the request is wrong.
+            ArtifactError: the model gives a score that is NaN or infinite.
+        """
+        request = parse_body(body)
+        variant, experiment = self.variants.of(request.user)
+        user = None if request.user in (None, "") else str(request.user)
+        try:
+            rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
+            scored = score_rows(variant, rows)
+        except RefusalError:
+            raise
+        except Exception as error:
+            self.metrics.failures.labels(variant.name).inc()
+            self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
+            raise
+        said = encode_json(answer(variant, rows, scored, request_id))
+        kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
+        job = ShadowJob(body, request_id, variant, scored.reach) if self._shadow is not None else None
+        return Answered(said, variant, len(scored.reach), experiment, user, kept, job)
+
+    def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
+        """Answer a request of the Open Inference Protocol; runs in a thread.
+
+        Args:
+            body: JSON.
+            request_id: of the request.
+            variant: the model.
+
+        Raises:
+            RefusalError: the request is wrong.
+            ArtifactError: the model gives a score that is NaN or infinite.
+        """
+        request = parse_infer(body)
+        table = infer_table(request, variant.columns, self.settings.limits.rows)
+        scored = score_table(variant, table)
+        return Answered(encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows)
+
+    def note(self, answered: Answered, request_id: str, started: float) -> None:
+        """Count an answer, and log who got it; requests without a user are no exposures.
+
+        Args:
+            answered: the answer.
+            request_id: of the request.
+            started: when it came, on the clock of `time.perf_counter`.
+        """
+        self.metrics.rows.observe(answered.rows)
+        self.metrics.scored.labels(answered.variant.name).inc(answered.rows)
+        self._expose(answered, request_id, latency=(time.perf_counter() - started) * 1000)
+
+    def _expose(
+        self, answered: Answered, request_id: str, latency: float | None = None, error: str | None = None
+    ) -> None:
+        """Log whose variant a user got, also where it failed: leaving these users out would favour what fails."""
+        if self._exposures is not None and answered.user is not None:
+            row: Mapping[str, Any] = {
+                "time": datetime.now(UTC),
+                "user": answered.user,
+                "experiment": answered.experiment,
+                "variant": answered.variant.name,
+                "request_id": request_id,
+                "model_version": answered.variant.version,
+                "latency_ms": latency,
+                "error": error,
+                "scores": answered.scores,
+            }
+            self._exposures.add(row)
+
+    async def follow_up(self, answered: Answered) -> None:
+        """Do what an answer must not wait for.
+
+        Args:
+            answered: the answer, which was sent.
+        """
+        if self._shadow is not None and answered.job is not None:
+            self._shadow.offer(answered.job)
+
+    def _swapped(self, old: Variant, new: Variant) -> None:
+        self.metrics.model.labels(old.name, old.version).set(0)
+        self.metrics.model.labels(new.name, new.version).set(1)
+        self.metrics.swaps.labels(new.name).inc()
+
+    def _experiment(self) -> dict[str, Any]:
+        """Collect what the page of the experiment is made of."""
+        settings, traffic, metrics = self.settings, self.variants.traffic, self.metrics
+        assert settings.exposures.folder is not None
+        shares = traffic.allocation.shares
+        rows = metrics.sums("funnelcast_scored_rows_total", "variant")
+        failures = metrics.sums("funnelcast_failed_scores_total", "variant")
+        variants = [
+            {
+                "variant": name,
+                "version": variant.version,
+                "share": f"{shares[name]:.4g}" if name in shares else "none",
+                "rows": rows.get(name, 0),
+                "failures": failures.get(name, 0),
+            }
+            for name, variant in self.variants.all.items()
+        ]
+        live = {
+            "variants": variants,
+            "requests": metrics.sums("funnelcast_requests_total", "status", route="/v1/score"),
+            "exposures": metrics.sums("funnelcast_exposures_total", "end"),
+        }
+        # All services follow a change within a second; who came before it was split by other shares.
+        since = (traffic.since + timedelta(seconds=1)).isoformat() if traffic.since is not None else None
+        return settings.ab.model_dump(mode="json", exclude={"page", "timeout_seconds"}) | {
+            "experiment": traffic.experiment,
+            "shares": shares,
+            "since": since,
+            "exposures": str(settings.exposures.folder / "exposures-*.parquet"),
+            "now": datetime.now(UTC).isoformat(),
+            "live": live,
+        }
+
+    def _count_exposures(self, end: str, rows: int) -> None:
+        self.metrics.exposures.labels(end).inc(rows)

@@ -1,0 +1,186 @@
+"""Too many requests, too late answers, keys: what is refused, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.serving.http.conftest import ROW, make_client
+
+from funnelcast.errors import ArtifactError, ConfigError
+from funnelcast.serving.bundle import Bundle
+from funnelcast.serving.http.keys import Keys
+
+BODY = json.dumps({"candidates": [ROW]}).encode()
+
+
+@contextmanager
+def held_scoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Scoring waits for an event."""
+    go, score = threading.Event(), Bundle.score_ids
+
+    def wait(self: Bundle, ids: Any) -> Any:
+        assert go.wait(20)
+        return score(self, ids)
+
+    monkeypatch.setattr(Bundle, "score_ids", wait)
+    yield go
+    go.set()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_client([first], limits={"waiting": 3, "deadline_ms": 20_000}) as client, held_scoring(monkeypatch) as go:
+
+        async def storm() -> tuple[list[Any], list[Any]]:
+            asked = [asyncio.create_task(client.call_async("POST", "/v1/score", BODY)) for _ in range(3)]
+            await until(lambda: client.service.admission.inside == 3)
+            async with asyncio.timeout(2):
+                more = [await client.call_async("POST", "/v1/score", BODY) for _ in range(5)]
+            go.set()
+            return [await one for one in asked], more
+
+        answered, refused = client.runner.run(storm())
+        assert [one.status for one in answered] == [200] * 3
+        assert {(one.status, one.json["error"]["code"], one.headers["retry-after"]) for one in refused} == {
+            (429, "overloaded", "1")
+        }
+        assert client.post({"candidates": [ROW]}).status == 200
+        assert client.service.admission.inside == 0
+        assert b"funnelcast_shed_requests_total 5.0" in client.call("GET", "/metrics").body
+
+
+def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make_client([first]) as client, held_scoring(monkeypatch) as go:
+
+        async def late() -> list[int]:
+            asked = [
+                asyncio.create_task(client.call_async("POST", "/v1/score", BODY, x_deadline_ms="60")) for _ in range(3)
+            ]
+            found = [(await one).status for one in asked]
+            # The one that runs keeps its place until it ends; those behind it have left.
+            await until(lambda: client.service.admission.inside == 1)
+            go.set()
+            await until(lambda: client.service.admission.inside == 0)
+            return found
+
+        assert client.runner.run(late()) == [504] * 3
+        assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_bodies_share_a_bounded_memory(first: Path) -> None:
+    with make_client([first], limits={"held_bytes": 1000}) as client:
+        reply = client.post({"candidates": [ROW] * 20})
+        assert reply.status == 429 and reply.headers["connection"] == "close"
+        assert client.service.admission.held == 0
+        assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_a_slow_body_is_408_and_one_that_breaks_off_is_forgotten(first: Path) -> None:
+    def slow() -> Any:
+        sent = iter([{"type": "http.request", "body": BODY[:10], "more_body": True}])
+
+        async def receive() -> Any:
+            if (message := next(sent, None)) is None:
+                await asyncio.sleep(30)
+            return message
+
+        return receive
+
+    def broken() -> Any:
+        sent = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+        async def receive() -> Any:
+            return next(sent)
+
+        return receive
+
+    def in_pieces() -> Any:
+        parts = [BODY[k : k + 7] for k in range(0, len(BODY), 7)]
+        sent = iter([{"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts])
+
+        async def receive() -> Any:
+            return next(sent)
+
+        return receive
+
+    with make_client([first], server={"body_seconds": 0.05}) as client:
+        ask = client.runner.run
+        late = ask(client.call_async("POST", "/v1/score", pieces=slow))
+        assert (
+            late.status == 408 and late.json["error"]["code"] == "slow_body" and late.headers["connection"] == "close"
+        )
+        assert ask(client.call_async("POST", "/v1/score", pieces=broken)).status == 499
+        assert ask(client.call_async("POST", "/v1/score", pieces=in_pieces)).status == 200
+        assert client.service.admission.held == client.service.admission.inside == 0
+
+
+def test_a_failure_is_500_without_its_reason(
+    first: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Bundle, ids: Any) -> Any:
+        raise ArtifactError("/secret/place/model.onnx: reach of row 0 should be finite, received nan")
+
+    with make_client([first]) as client:
+        monkeypatch.setattr(Bundle, "score_ids", fail)
+        reply = client.post({"candidates": [ROW]})
+        assert reply.status == 500 and b"secret" not in reply.body
+        assert "should be finite" in caplog.text
+        monkeypatch.undo()
+        assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_keys_guard_scoring_alone(first: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    over, long = "fedcba9876543210 2020-01-01T00:00:00Z", "ffffffffffffffff 2999-01-01T00:00:00+00:00"
+    path.write_text(f"# ours\n0123456789abcdef\n\n{over}\n{long}\n")
+    with make_client([first], score_keys=path) as client:
+        for header in ("Bearer 0123456789abcdef", "bearer ffffffffffffffff"):
+            assert client.post({"candidates": [ROW]}, authorization=header).status == 200
+        assert client.post({"candidates": [ROW]}, x_api_key="0123456789abcdef").status == 200
+        wrong = (
+            "Bearer fedcba9876543210",
+            "Bearer 0123456789abcde",
+            "Bearer ",
+            "Basic 0123456789abcdef",
+            "Bearer \xff",
+        )
+        for header in wrong:
+            reply = client.post({"candidates": [ROW]}, authorization=header)
+            assert (reply.status, reply.json["error"]["code"]) == (401, "wrong_key"), header
+            assert reply.headers["www-authenticate"] == "Bearer"
+        assert client.post({"candidates": [ROW]}).status == 401
+        assert client.post({"inputs": []}, "/v2/models/first/infer").status == 401
+        assert client.call("GET", "/readyz").status == client.call("GET", "/v2/models/first").status == 200
+
+
+def test_keys_come_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KEYS", "0123456789abcdef,fedcba9876543210")
+    keys = Keys.read(None, "KEYS")
+    assert keys is not None and keys.allow("fedcba9876543210") and not keys.allow("fedcba9876543211")
+    monkeypatch.delenv("KEYS")
+    assert Keys.read(None, "KEYS") is None
+    for text, pattern in (
+        ("short", "key 1 should have at least 16 characters, received 5"),
+        ("0123456789abcdef soon", "should end with an ISO date, received 'soon'"),
+        ("0123456789abcdef 2030-01-01", "should have a time zone"),
+        ("# none", "should hold a key a line, received none"),
+    ):
+        (tmp_path / "keys").write_text(text)
+        with pytest.raises(ConfigError, match=pattern):
+            Keys.read(tmp_path / "keys", "KEYS")
+    with pytest.raises(ConfigError, match="should be a file of keys"):
+        Keys.read(tmp_path / "nowhere", "KEYS")

@@ -1,0 +1,212 @@
+"""Versions, swaps under way, bad models that never answer, and the log of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.bundles_on_disk import edit_json, edit_model, edit_weight, sign, spoil_weight, swell, unknown_operator
+from tests.serving.http.conftest import ROW, Client, make_client
+
+from funnelcast.errors import ArtifactError
+from funnelcast.serving import Bundle
+from funnelcast.serving.http.follow import Follower
+from funnelcast.serving.registry import Registry
+
+BODY = json.dumps({"candidates": [ROW]}).encode()
+
+
+@pytest.fixture
+def registry(shop: Path, tmp_path: Path) -> Registry:
+    """Both bundles, of which the first answers."""
+    registry = Registry(tmp_path / "models")
+    versions = [registry.add(shop / name) for name in ("first", "second")]
+    registry.activate(versions[0])
+    return registry
+
+
+@pytest.fixture
+def second(shop: Path) -> str:
+    return Bundle.load(shop / "second").version
+
+
+def audit(registry: Registry) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (registry.folder / "audit.jsonl").read_text().splitlines()]
+
+
+async def answers_with(client: Client, version: str) -> None:
+    async with asyncio.timeout(10):
+        while (await client.call_async("POST", "/v1/score", BODY)).json["model_version"] != version:
+            await asyncio.sleep(0.02)
+
+
+def test_versions_come_and_go_back_and_all_is_written_down(registry: Registry, shop: Path, second: str) -> None:
+    first = registry.current().version
+    assert registry.current() == (first, None) and registry.versions() == sorted([first, second])
+    assert registry.add(shop / "first") == first and len(registry.versions()) == 2
+    registry.activate(second)
+    assert registry.current() == (second, first)
+    assert registry.rollback() == first and registry.current() == (first, second)
+    with pytest.raises(ArtifactError, match=r"no version 'ffffffffffff'; .*known: "):
+        registry.activate("ffffffffffff")
+    for name in ("../../etc", "..", "", f"{first}/../{second}"):
+        with pytest.raises(ArtifactError, match="no version"):
+            registry.activate(name)
+    lines = audit(registry)
+    assert [line["action"] for line in lines] == ["add", "add", "activate", "add", "activate", "rollback"] + [
+        "activate"
+    ] * 5
+    assert lines[5]["outcome"] == "done" and lines[5]["version"] == first and lines[5]["by"]
+    assert lines[6]["outcome"].startswith("refused: ") and lines[6]["version"] == "ffffffffffff"
+    assert not list((registry.folder / "versions").glob(".*"))
+
+
+def test_a_first_version_has_none_before_it(registry: Registry) -> None:
+    with pytest.raises(ArtifactError, match="there is no version before"):
+        registry.rollback()
+
+
+def test_a_swap_loses_no_request_and_mixes_no_versions(registry: Registry, second: str) -> None:
+    first = registry.current().version
+    with make_client([registry.folder]) as client:
+
+        async def swaps() -> list[Any]:
+            asked, done = [], asyncio.Event()
+
+            async def ask() -> None:
+                while not done.is_set():
+                    asked.append(await client.call_async("POST", "/v1/score", BODY))
+
+            asking = [asyncio.create_task(ask()) for _ in range(4)]
+            for version in (second, first, second):
+                await asyncio.to_thread(registry.activate, version)
+                await answers_with(client, version)
+            await asyncio.to_thread(registry.rollback)
+            await answers_with(client, first)
+            done.set()
+            await asyncio.gather(*asking)
+            return asked
+
+        asked = client.runner.run(swaps())
+        assert {reply.status for reply in asked} == {200}
+        scores = {(reply.headers["x-model-version"], json.dumps(reply.json["reach"])) for reply in asked}
+        assert {version for version, _ in scores} == {first, second} and len(scores) == 2
+        text = client.call("GET", "/metrics").body.decode()
+        assert 'funnelcast_swaps_total{variant="models"} 4.0' in text
+        assert f'funnelcast_model_info{{variant="models",version="{first}"}} 1.0' in text
+        assert f'funnelcast_model_info{{variant="models",version="{second}"}} 0.0' in text
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def link(path: Path) -> None:
+    moved = path.rename(path.parent.parent / f"{path.name}.moved")
+    path.symlink_to(moved)
+
+
+def golden(bundle: Path) -> None:
+    edit_json(bundle / "golden.json", lambda record: record["reach"][3].__setitem__(0, 0.987))
+    sign(bundle, "golden.json")
+
+
+def schema(bundle: Path) -> None:
+    edit_json(bundle / "schema.json", lambda record: record["fields"][0].update(size=5))
+    sign(bundle, "schema.json")
+
+
+def write_and_sign(bundle: Path, data: bytes) -> None:
+    (bundle / "model.onnx").write_bytes(data)
+    sign(bundle, "model.onnx")
+
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "a flipped bit": lambda bundle: flip(bundle / "model.onnx"),
+    "a truncated model": lambda bundle: cut(bundle / "model.onnx"),
+    "no manifest": lambda bundle: (bundle / "manifest.json").unlink(),
+    "a half copy": lambda bundle: (bundle / "encoders.json").unlink(),
+    "another schema": schema,
+    "no model at all": lambda bundle: write_and_sign(bundle, b"not a model"),
+    "other golden rows": golden,
+    "a linked file": lambda bundle: link(bundle / "model.onnx"),
+    "another format": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m.update(format=0)),
+    "a later format": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m.update(format=2)),
+    "an unknown operator": lambda bundle: edit_model(bundle, unknown_operator),
+    "weights that are no numbers": lambda bundle: edit_weight(bundle, spoil_weight),
+    "a huge model": swell,
+    "a path outside": lambda bundle: edit_json(bundle / "manifest.json", lambda m: m["files"].update({"../x": {}})),
+    "another bundle": lambda bundle: sign(bundle, "README.md") if (bundle / "README.md").write_text("x") else None,
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_version_never_answers(
+    registry: Registry, second: str, kind: str, shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(shop / "second", tmp_path / "copy")
+    BAD[kind](copy)
+    if kind != "another bundle":  # which is a good one of another version
+        with pytest.raises(ArtifactError):
+            registry.add(copy)
+    BAD[kind](registry.folder / "versions" / second)
+    before = registry.current()
+    with pytest.raises(ArtifactError):
+        registry.activate(second)
+    assert registry.current() == before and audit(registry)[-1]["outcome"].startswith("refused")
+    # Someone writes the pointer by hand; the service looks for itself.
+    client = make_client([registry.folder])
+    refused: list[str] = []
+    follower = Follower(client.service.variants, None, _never, refused.append)
+    edit_json(registry.folder / "current.json", lambda pointer: pointer.update(version=second))
+    for _ in range(3):
+        follower.look("models", registry)
+    assert refused == ["models"]  # told once
+    assert client.service.variants.all["models"].version == before.version
+    client.runner.close()
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a bad version was taken")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1, "version": "../../x", "former": null}', '{"format": 2}'])
+def test_a_damaged_pointer_changes_nothing(registry: Registry, text: str) -> None:
+    client = make_client([registry.folder])
+    version = client.service.variants.all["models"].version
+    (registry.folder / "current.json").write_text(text)
+    refused: list[str] = []
+    Follower(client.service.variants, None, _never, refused.append).look("models", registry)
+    assert refused == ["models"] and client.service.variants.all["models"].version == version
+    client.runner.close()
+
+
+def test_a_linked_version_is_refused(registry: Registry, second: str, tmp_path: Path) -> None:
+    path = registry.folder / "versions" / second
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="received a symbolic link"):
+        registry.activate(second)
+
+
+def test_the_commands_say_what_they_did(shop: Path, tmp_path: Path, command: Any) -> None:
+    folder = str(tmp_path / "models")
+    versions = [command("registry", "add", folder, str(shop / name))[1].strip() for name in ("first", "second")]
+    for version in versions:
+        assert command("registry", "activate", folder, version) == (0, f"{version} answers\n", "")
+    assert command("registry", "rollback", folder)[1] == f"{versions[0]} answers again\n"
+    assert sorted(command("registry", "list", folder)[1].split()) == sorted([*versions, "*"])
+    assert f"{versions[0]} *" in command("registry", "list", folder)[1]
+    code, _, errors = command("registry", "activate", folder, "nothing")
+    assert code == 2 and "no version 'nothing'" in errors

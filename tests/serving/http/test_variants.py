@@ -1,0 +1,159 @@
+"""Which bundle answers whom, and what the exposure log keeps of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tests.serving.http.conftest import ROW, make_client
+
+from funnelcast.errors import ArtifactError, ConfigError
+from funnelcast.experiment.allocation import Allocation
+from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.serving import Bundle
+from funnelcast.serving.http import service as service_module
+from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
+from funnelcast.serving.http.variants import Variants
+
+SCHEMA = exposure_schema("latency_ms")
+SHARES = {"first": 0.8, "second": 0.2}
+
+
+def test_a_user_gets_one_variant_and_its_scores(shop: Path) -> None:
+    folders = [shop / "first", shop / "second"]
+    versions = {folder.name: Bundle.load(folder).version for folder in folders}
+    users = [f"user {number}" for number in range(40)] + [7]
+    expected = Allocation.of(SHARES).assign(users, "spring")
+    assert set(expected) == {"first", "second"}
+    scores: dict[str, Any] = {}
+    for _ in range(2):  # a second service, as after a restart
+        with make_client(folders, shares=SHARES, experiment="spring") as client:
+            for user, variant in zip(users, expected, strict=True):
+                said = client.post({"user": user, "candidates": [ROW]}).json
+                assert (said["variant"], said["model_version"]) == (variant, versions[variant])
+                assert scores.setdefault(variant, said["reach"]) == said["reach"]
+            assert client.post({"user": "7", "candidates": [ROW]}).json["variant"] == expected[-1]
+            for none in ({}, {"user": None}, {"user": ""}):
+                reply = client.post({"candidates": [ROW], **none})
+                assert reply.status == 400 and reply.json["error"]["column"] == "user"
+            assert client.call("GET", "/v2/models/second").status == 200
+    assert scores["first"] != scores["second"]
+
+
+def test_the_log_has_a_row_an_answer_of_a_user(shop: Path, tmp_path: Path) -> None:
+    log = {"folder": tmp_path / "log", "scores": True}
+    folders = [shop / "first", shop / "second"]
+    with make_client(folders, shares=SHARES, experiment="spring", exposures=log) as client:
+        said = [client.post({"user": f"u{k}", "candidates": [ROW] * 2}).json for k in range(20)]
+        assert client.post({"user": "u0", "candidates": []}).status == 400
+    table = pq.read_table(tmp_path / "log")
+    assert table.schema.equals(exposure_schema("latency_ms", "error", "scores"))
+    assert table["request_id"].to_pylist() == [one["request_id"] for one in said]
+    assert table["variant"].to_pylist() == [one["variant"] for one in said]
+    assert table["scores"].to_pylist()[3] == said[3]["reach"]["buy"]
+    assert set(table["experiment"].to_pylist()) == {"spring"}
+    assert min(table["latency_ms"].to_pylist()) > 0
+
+
+def test_who_got_no_answer_from_a_failing_variant_is_logged_too(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArtifactError("a score that is no number")
+
+    folders = [shop / "first", shop / "second"]
+    with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 200
+        monkeypatch.setattr(service_module, "score_rows", fail)
+        assert client.post({"user": "ann", "candidates": [ROW]}).status == 500
+        assert client.post({"user": "ann", "candidates": []}).status == 400
+        variant = Allocation.of(SHARES).assign(["ann"], "default")[0]
+        text = client.call("GET", "/metrics").body.decode()
+        assert f'funnelcast_failed_scores_total{{variant="{variant}"}} 1.0' in text
+    table = pq.read_table(tmp_path / "log")
+    assert table["error"].to_pylist() == [None, "ArtifactError"]
+    assert table["variant"].to_pylist() == [variant] * 2 and table["latency_ms"][1].as_py() is None
+
+
+def row(user: str) -> dict[str, Any]:
+    return {"time": datetime.now(UTC), "user": user, "variant": "first"}
+
+
+def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: dict[str, int] = {}
+
+    def count(end: str, rows: int) -> None:
+        counted[end] = counted.get(end, 0) + rows
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(waiting=5, file_rows=2), count)
+    monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
+    for number in range(30):
+        log.add(row(f"u{number}"))
+    log.close()
+    assert counted["lost"] >= 20
+    counted.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(pq, "write_table", refuse)
+    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(file_rows=2), count)
+    for number in range(3):
+        log.add(row(f"u{number}"))
+    log.close()
+    assert counted == {"failed": 3}
+
+
+def test_files_are_closed_by_rows(tmp_path: Path) -> None:
+    counted: list[tuple[str, int]] = []
+    log = ParquetLog(
+        "exposures", tmp_path, SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
+    )
+    for number in range(10):
+        log.add(row(f"u{number}"))
+    log.close()
+    assert counted == [("written", 4), ("written", 4), ("written", 2)]
+    assert len(list(tmp_path.glob("exposures-*.parquet"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("shares", "pattern"),
+    [
+        ({"first": 0.5, "second": 0.0, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
+        ({"first": 1.0}, "'shares' should name every bundle, received none for 'second'"),
+    ],
+)
+def test_shares_must_name_the_bundles(shop: Path, shares: dict[str, float], pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        Variants.load([shop / "first", shop / "second"], Settings(shares=shares))
+
+
+def test_bundles_need_names_of_their_own(shop: Path) -> None:
+    with pytest.raises(ConfigError, match="different names, received 'first' twice"):
+        Variants.load([shop / "first", shop / "first"], Settings())
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("strikt = true", "unknown key 'strikt'; did you mean 'strict'"),
+        ("[server]\nport = 70000", "key 'server.port'.*received 70000"),
+        ("[shares]\na = 0.5\nb = 0.6", "shares should be 0 or more with the sum 1"),
+        ("[limits]\nrows = 0", "key 'limits.rows'"),
+        ("strict = ", "should be TOML"),
+    ],
+)
+def test_settings_that_are_wrong_name_the_key(tmp_path: Path, text: str, pattern: str) -> None:
+    (tmp_path / "serve.toml").write_text(text)
+    with pytest.raises(ConfigError, match=pattern) as caught:
+        load_settings(tmp_path / "serve.toml")
+    assert "serve.toml" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="should be a settings file"):
+        load_settings(tmp_path / "nowhere.toml")
