@@ -57,6 +57,7 @@ def give_back_memory() -> None:
     process with many trainings would grow with each.
     """
     gc.collect()  # models and optimizers hold each other
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, "malloc_trim"):  # other C libraries than glibc have none
-        library.malloc_trim(0)
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):  # other C libraries than glibc have none
+            library.malloc_trim(0)
