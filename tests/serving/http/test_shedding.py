@@ -18,10 +18,14 @@ from tests.serving.http.processes import serving, wait_for
 from tests.serving.http.test_overload import BODY, LARGE, held_scoring
 
 from funnelcast.serving.http import protocol
+from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.app import create_app
+from funnelcast.serving.http.door import Door
+from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.run import _config
 from funnelcast.serving.http.service import Service
-from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.settings import Limits, Settings
+from funnelcast.serving.http.shedding import Shedding
 from funnelcast.serving.http.variants import Variants
 
 KEY = "an-admin-key-of-a-test"
@@ -118,6 +122,52 @@ def test_scoring_is_refused_and_the_connection_goes_on(full: Running) -> None:
     assert "funnelcast_shed_requests_total 4.0" in text
 
 
+@pytest.fixture
+def door() -> Door:
+    metrics = Metrics()
+    shedding = Shedding(metrics)
+    shedding.count = lambda: None  # type: ignore[method-assign]  # it needs a loop
+    return Door(Admission(Limits(), 1, 5.0), shedding, metrics)
+
+
+def test_the_quick_way_gives_the_answer_of_the_parser(door: Door) -> None:
+    given, date = "A-Client.1", [(b"date", b"now")]
+    quick = door.refuse_plain(request(BODY, "/v1/score", f"X-Request-ID: {given}"), date)
+    slow = door.refuse(b"/v1/score", [(b"x-request-id", given.encode())], date, close=False)
+    assert quick == slow and b"x-request-id: A-Client.1\r\n" in slow and b"\r\ndate: now\r\n" in slow
+    for odd in ("a\u00e9", "a b", "", "x" * 65):
+        answer = door.refuse_plain(request(BODY, "/v1/score", f"x-request-id: {odd}"), date)
+        assert answer is not None and f": {odd}\r\n".encode() not in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(BODY)[:-1],
+        request(BODY) + b"P",
+        request(BODY, "/v1/score?strict=1"),
+        request(BODY, "/v1/scores"),
+        request(BODY, method="GET"),
+        request(BODY, version="1.0"),
+        request(BODY, "/v1/score", "connection: close"),
+        request(BODY, "/v1/score", "Expect: 100-continue"),
+        request(BODY, "/v1/score", "Transfer-Encoding: chunked"),
+        request(BODY, "/v1/score", "x: y\n transfer-encoding: chunked"),
+        request(BODY, "/v1/score", "upgrade: h2c"),
+        request(BODY, "/v1/score", f"Content-Length: {len(BODY)}"),
+        request(BODY, "/v1/score", " folded: line"),
+        request(BODY).replace(b"content-length: ", b"content-length: +"),
+        request(BODY).replace(b"content-length: ", b"content-length : "),
+        request(BODY).replace(b"content-length", b"content_length"),
+        request(BODY).replace(b"\r\n", b"\n"),
+        b"",
+        b"\r\n\r\n",
+    ],
+)
+def test_the_quick_way_leaves_to_the_parser_what_is_not_plain(door: Door, sent: bytes) -> None:
+    assert door.refuse_plain(sent, []) is None
+
+
 def test_nothing_else_is_refused(full: Running) -> None:
     key = f"authorization: Bearer {KEY}"
     for method, path, expected in (
@@ -141,7 +191,7 @@ def test_nothing_else_is_refused(full: Running) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        request(b" " * 100_000 + BODY),
+        request(b" " * 1_000_000 + BODY),
         request(BODY, "/v1/score", "connection: close"),
         request(BODY, "/v1/score", version="1.0"),
         request(b"", "/v1/score", "transfer-encoding: chunked").replace(b"content-length: 0\r\n", b"") + b"0\r\n\r\n",

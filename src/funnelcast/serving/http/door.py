@@ -15,7 +15,9 @@ __all__ = ["Door", "is_scoring"]
 
 _SCORE, _INFER = "/v1/score", "/v2/.../infer"
 _STATUS = b"HTTP/1.1 429 Too Many Requests\r\n"
-_ID = "id of the request"
+_PLAIN = b"POST /v1/score HTTP/1.1\r\n"
+_NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"close", b"\r\n ", b"\r\n\t", b"\0")
+_ID = b"id of the request"
 _Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -33,8 +35,10 @@ class Door:
         refusal = overloaded()
         self._head = b"content-type: application/json\r\n"
         self._head += b"".join(f"{name}: {value}\r\n".encode() for name, value in refusal.headers.items())
+        self._more: _Headers | None = None
+        self._first = b""
         self._routes = {
-            route: (metrics.requests.labels(route, "429"), encode_json(refusal_body(refusal, _ID, route)))
+            route: (metrics.requests.labels(route, "429"), encode_json(refusal_body(refusal, _ID.decode(), route)))
             for route in (_SCORE, _INFER)
         }
 
@@ -68,11 +72,43 @@ class Door:
         count.inc()
         self._shedding.count()
         given = next((value for name, value in headers if name == b"x-request-id"), b"")
+        return self._answer(body, given, more, b"connection: close\r\n" if close else b"")
+
+    def refuse_plain(self, data: bytes, more: _Headers) -> bytes | None:
+        """Do the same for the usual request without a parser, which costs most of a refusal.
+
+        Args:
+            data: what came on a connection without a request under way.
+            more: headers of the answer.
+
+        Returns:
+            The answer, if `data` is one complete request and nothing in it could be read in two ways; else None.
+        """
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or not data.startswith(_PLAIN):
+            return None
+        head = data[: end + 2].lower()
+        _, _, after = head.partition(b"\r\ncontent-length: ")
+        length = after[: after.find(b"\r\n")]
+        whole = length.isdigit() and len(length) < 10 and int(length) == len(data) - end - 4
+        if not whole or head.count(b"content-length") != 1 or any(word in head for word in _NOT_PLAIN):
+            return None
+        count, body = self._routes[_SCORE]
+        count.inc()
+        self._shedding.count()
+        _, _, given = head.partition(b"\r\nx-request-id: ")
+        place = end + 2 - len(given)  # as it was sent, not in small letters
+        return self._answer(body, data[place : place + given.find(b"\r\n")] if given else b"", more, b"")
+
+    def _answer(self, body: bytes, given: bytes, more: _Headers, end: bytes) -> bytes:
         request_id = request_id_of(given.decode("latin-1")).encode()
-        body = body.replace(_ID.encode(), request_id)
-        head = b"".join([_STATUS, *(b"%b: %b\r\n" % line for line in more), self._head])
-        head += b"x-request-id: %b\r\ncontent-length: %d\r\n" % (request_id, len(body))
-        return b"%b%b\r\n%b" % (head, b"connection: close\r\n" if close else b"", body)
+        if more is not self._more:  # the server makes them anew each second
+            self._more = more
+            self._first = b"".join([_STATUS, *(b"%b: %b\r\n" % line for line in more), self._head])
+        body = body.replace(_ID, request_id)
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+            self._first, request_id, len(body), end, body
+        )  # fmt: skip
 
 
 def is_scoring(method: bytes, url: bytes) -> bool:

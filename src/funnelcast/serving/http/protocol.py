@@ -36,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         self._door: Door | None = self.app_state.get("door")
         self._refused, self._kept = False, True
+        self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -50,6 +51,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of a head, and wait for what is not complete yet."""
+        if self._at_rest and self._passes_over(data):
+            return
         began = self._in_head
         super().data_received(data)
         if self._in_head:
@@ -65,7 +68,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin with the head of a further request."""
         super().on_message_begin()
         self._unset_keepalive_if_required()
-        self._refused = False
+        self._refused = self._at_rest = False
         if not self._in_head:
             self._in_head, self._head_bytes = True, 0
 
@@ -89,6 +92,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End with a refused request."""
+        self._at_rest = True
         if not self._refused:
             super().on_message_complete()
             return
@@ -96,11 +100,38 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         if self._kept:
             self.server_state.total_requests += 1
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._rest()
         else:
             self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Wait once more where requests were refused meanwhile."""
+        if self._awake:
+            self._rest()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _rest(self) -> None:
+        """Wait for a further request."""
+        self._awake = False
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _passes_over(self, data: bytes) -> bool:
+        """Refuse a usual request, if there is no place; say whether that was done."""
+        door, answered = self._door, self.cycle is None or self.cycle.response_complete
+        if door is None or not door.full or not answered or self.transport.is_closing():
+            return False
+        answer = door.refuse_plain(data, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._awake = True  # cheaper than a new timer
+        if self.timeout_keep_alive_task is None:
+            self._rest()
+            self._in_head = False
+            self._disarm()
+        return True
 
     def _may_refuse(self) -> bool:
         """Say whether nothing may come before the answer: not while an answer to a former request is under way."""
