@@ -239,6 +239,6 @@ def _service_section(record: Record) -> Section:
 
 def _rows_section(record: Record) -> Section:
     """Show what was read, left out and kept."""
-    rows = [[log, words, f"{number:,}"] for log, words, number in left_out(record)]
-    table = Table.of_text(["log", "rows", "number"], rows)
+    rows = [[f"{log} {words}", f"{number:,}"] for log, words, number in left_out(record)]
+    table = Table.of_text(["rows of the logs", "number"], rows)
     return Section("rows", "What was counted", "Rows", groups=(Group(tables=(table,)),))

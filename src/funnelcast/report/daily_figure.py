@@ -43,7 +43,7 @@ def daily_figure(
                 low, high = zip(*band, strict=True)
                 axes.fill_between(line.x, low, high, color=_colour(line.series), alpha=0.15, linewidth=0)
             _plot(axes, line, mark=True)
-        last = max((day for line in lines for day in line.x), default=1)
+        last = int(max((day for line in lines for day in line.x), default=1))
         if last < _FEW:  # matplotlib would choose fractions of a day
             axes.set_xlim(0.5, last + 0.5)
             axes.set_xticks(range(1, last + 1))
