@@ -29,9 +29,9 @@ demo-serving: install
 	@test -f $(SERVED)/data/manifest.json || $(BIN)/funnelcast prepare synthetic $(SERVED)/data \
 	    --set rows=200000 --set 'rates=[0.2, 0.3, 0.4]'
 	@echo "== 2/4 train: logistic is control, esmm is treatment (runs that are complete in $(SERVED) are kept)"
-	@test -f $(SERVED)/run-control/report.json || \
+	@test -f $(SERVED)/run-control/manifest.json || \
 	    $(BIN)/funnelcast train experiments/serving/logistic.toml --data $(SERVED)/data --out $(SERVED)/run-control
-	@test -f $(SERVED)/run-treatment/report.json || \
+	@test -f $(SERVED)/run-treatment/manifest.json || \
 	    $(BIN)/funnelcast train experiments/synthetic/esmm.toml --data $(SERVED)/data --out $(SERVED)/run-treatment
 	@echo "== 3/4 export: two bundles"
 	@for name in control treatment; do \

@@ -2,7 +2,7 @@
 
 `make demo-serving` trains and exports the bundles and runs `python -m benchmarks.served_week FOLDER`. The service is a
 process of its own and logs its exposures itself; visitors and their answers are the simulator's, whose true funnel
-decides. Seven days pass in a minute, so before the analysis each logged time becomes the one of its request in the week.
+decides. Seven days pass in a minute, so before the analysis each logged time becomes that of its request in the week.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def served(bundles: list[Path], config: Path) -> Iterator[int]:
         try:
             yield _wait(process, config.parent / "service.jsonl")
             process.send_signal(signal.SIGTERM)
-            if process.wait(30):
+            if process.wait(30) not in (0, -signal.SIGTERM):  # uvicorn ends by the signal that it was sent
                 raise SystemExit(f"the service ended with {process.returncode}; its log is {log.name}")
         finally:
             process.kill()
