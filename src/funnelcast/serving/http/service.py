@@ -262,7 +262,7 @@ class Service:
             "requests": metrics.sums("funnelcast_requests_total", "status", route="/v1/score"),
             "exposures": metrics.sums("funnelcast_exposures_total", "end"),
         }
-        # All services follow a change within a second; who came before it was split by other shares.
+        # All services follow a change within a second; who came before was split by other shares.
         since = (traffic.since + timedelta(seconds=1)).isoformat() if traffic.since is not None else None
         return settings.ab.model_dump(mode="json", exclude={"page", "timeout_seconds"}) | {
             "experiment": traffic.experiment,
