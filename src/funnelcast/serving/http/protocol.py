@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from funnelcast.serving.http.door import Door, is_scoring
+from funnelcast.serving.http.joined import JoinedWrites
 
 __all__ = ["GuardedProtocol"]
 
@@ -41,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        self._joined = JoinedWrites(transport)
         self._in_head = True
         self._wait_for_head()
 
@@ -78,12 +80,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self._disarm()
         door = self._door
         if door is None or not is_scoring(self.parser.get_method(), self.url):
-            super().on_headers_complete()
+            self._let_in()
         elif door.full and self._may_refuse():
             self._refuse(door)
         else:
-            super().on_headers_complete()
+            self._let_in()
             door.admit(self.loop)
+
+    def on_response_complete(self) -> None:
+        """Write what is held back of an answer that is complete."""
+        self._joined.flush()
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Pass the body of a refused request over."""
@@ -103,6 +110,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._rest()
         else:
             self.transport.close()
+
+    def _let_in(self) -> None:
+        super().on_headers_complete()
+        self.cycle.transport = self._joined  # type: ignore[assignment]  # before its task begins
 
     def timeout_keep_alive_handler(self) -> None:
         """Wait once more where requests were refused meanwhile."""
