@@ -19,6 +19,8 @@ from funnelcast.experiment.attribution import Attribution
 from funnelcast.experiment.exposed_users import Split
 from funnelcast.experiment.joined import Files
 from funnelcast.experiment.looks import Rules
+from funnelcast.report.daily_figure import daily_figure
+from funnelcast.report.figures import Line
 
 from ..conftest import Command
 from .logs_on_disk import World, at, write_lines
@@ -76,7 +78,7 @@ def test_the_page_holds_every_section_and_needs_no_network(record: dict[str, Any
 
 def test_every_figure_has_a_text_and_a_table(record: dict[str, Any]) -> None:
     figures = re.findall(r"<figure>.*?</figure>", analysis_html(record), flags=re.DOTALL)
-    assert len(figures) == 1 + 2 * 2
+    assert len(figures) == 2 + 2 * 2
     for figure in figures:
         assert re.search(r'role="img" aria-label="[^"]{20,}"><svg', figure)
         assert re.search(r"<details>.*<td>.*</details>", figure, flags=re.DOTALL)
@@ -238,3 +240,20 @@ def test_wrong_options_of_design_are_one_line(command: Command, words: list[str]
     code, _, errors = command("abtest", "design", *words)
     assert code == 2
     assert message in errors and errors.count("\n") == 1
+
+
+def test_users_before_a_time_are_left_out_on_the_command_line(tmp_path: Path, command: Command) -> None:
+    exposures, outcomes, _ = World(users=300).write(tmp_path / "logs")
+    words = ["--exposures", exposures, "--outcomes", outcomes, "--threads", "1", "--out", str(tmp_path / "out")]
+    code, _, errors = command("abtest", "analyse", *words, "--since", "2026-03-03T00:00:00")
+    assert code == 0, errors
+    record = json.loads((tmp_path / "out" / "ab.json").read_text())
+    assert record["counts"]["exposures"]["users_before"] > 0 and record["days"][0]["date"] == "2026-03-03"
+    assert "first seen too early, left out" in (tmp_path / "out" / "ab.html").read_text()
+
+
+def test_one_day_has_whole_days_below_it_and_intervals_that_can_be_seen() -> None:
+    one = daily_figure("one", [Line(0, [1], [0.1])], [[(0.05, 0.15)]], "rate")
+    texts = re.findall(r"<text[^>]*>([^<]*)<", one)
+    assert texts[: texts.index("day")] == ["1"]
+    assert "stroke-opacity:0.5;stroke-width:1.5" in one

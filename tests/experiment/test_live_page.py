@@ -54,17 +54,24 @@ def test_what_is_counted_is_what_an_analysis_counts(tmp_path: Path) -> None:
         assert found["exposures_per_user"]["value"] == pytest.approx(expected["exposures_per_user"]["value"])
 
 
-def test_exposures_before_a_time_are_not_read(tmp_path: Path) -> None:
+def test_users_who_came_before_a_time_are_left_out(tmp_path: Path) -> None:
     rows = [{"time": at(day), "user": user, "variant": variant} for day, user, variant in
             ((1, "a", "A"), (2, "b", "B"), (3, "a", "B"), (4, "c", "A"), (5, "d", "A"))]  # fmt: skip
     log = write_lines(tmp_path / "log.jsonl", [*rows, {"time": None, "user": "e", "variant": "A"}])
     everything = watch(Files((log,), (), threads=1), Split({}))
     assert everything["assignment"]["users"] == [2, 1] and everything["counts"]["exposures"]["users_crossed"] == 1
     found = watch(Files((log,), (), threads=1), Split({}, since=datetime(2026, 3, 3, tzinfo=UTC)))
-    assert found["assignment"]["users"] == [2, 1] and found["counts"]["exposures"]["users_crossed"] == 0
-    assert found["counts"]["exposures"]["rows"] == 4 and found["counts"]["exposures"]["without_time"] == 1
-    with pytest.raises(DataError, match="at least two variants, received: A"):
-        watch(Files((log,), (), threads=1), Split({}, since=datetime(2026, 3, 4, tzinfo=UTC)))
+    assert found["assignment"]["users"] == [2, 0] and found["variants"][0]["exposures"] == 2
+    counts = found["counts"]["exposures"]
+    assert [counts[key] for key in ("rows", "without_time", "users_before", "users_seen", "users_crossed")] == [
+        6,
+        1,
+        2,
+        2,
+        0,
+    ]
+    with pytest.raises(DataError, match="should have exposures that can be used, received none in 6 rows"):
+        watch(Files((log,), (), threads=1), Split({}, since=datetime(2026, 3, 6, tzinfo=UTC)))
 
 
 def test_the_process_writes_the_page(tmp_path: Path) -> None:
@@ -87,8 +94,8 @@ def test_the_process_writes_the_page(tmp_path: Path) -> None:
         ({"exposures": "nowhere/*.parquet"}, "No exposures have been written yet"),
         ({"outcomes": "nowhere/*.jsonl"}, "No outcomes are read"),
         ({"experiment": "summer"}, "experiment &#39;summer&#39; has no rows"),
-        ({"since": "2026-03-03T00:00:00+00:00"}, "exposures since 2026-03-03 00:00 UTC"),
-        ({"since": "2027-03-03T00:00:00+00:00"}, "received none in 0 rows"),
+        ({"since": "2026-03-03T00:00:00+00:00"}, "users who came after 2026-03-03 00:00 UTC"),
+        ({"since": "2027-03-03T00:00:00+00:00"}, "should have exposures that can be used, received none in"),
     ],
 )
 def test_it_says_what_there_is_and_what_is_missing(tmp_path: Path, more: dict[str, Any], text: str) -> None:

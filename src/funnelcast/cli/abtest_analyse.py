@@ -37,7 +37,9 @@ def analyse(
     experiment: Annotated[str | None, typer.Option(help="Its name, where a log holds several.")] = None,
     join: Annotated[str, typer.Option(help="user, request_id or auto.")] = "auto",
     window_hours: Annotated[float | None, typer.Option(help="Outcomes later than this do not count.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Exposures before this time (UTC) are not read.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Users first seen before this time (UTC) are left out.")
+    ] = None,
     crossed: Annotated[str, typer.Option(help="Users of several variants: drop, or first.")] = "drop",
     covariates: Covariates = [],  # noqa: B006
     covariate: CovariateColumn = None,

@@ -73,8 +73,12 @@ def build_analysis(joined: Joined, rules: Rules, options: Record) -> Record:
         "assignment": _assignment(joined),
         "counts": joined.counts,
         "days": [
-            {"date": day.isoformat(), "newcomers": dict(zip(names, row, strict=True))}
-            for day, row in zip(joined.days, joined.newcomers.tolist(), strict=True)
+            {
+                "date": day.isoformat(),
+                "newcomers": dict(zip(names, row, strict=True)),
+                "exposures": dict(zip(names, _shown(joined, number), strict=True)),
+            }
+            for number, (day, row) in enumerate(zip(joined.days, joined.newcomers.tolist(), strict=True))
         ],
         "steps": [_step(totals, step, rules, [day[step] for day in seen]) for step in range(len(joined.steps))],
         "service": joined.service,
@@ -94,6 +98,13 @@ def _variants(totals: Totals, level: float) -> list[Record]:
         if len(found) > 1:
             found[-1]["exposures_lift"] = _lift(relative_lift(visits[0], visit), level)
     return found
+
+
+def _shown(joined: Joined, day: int) -> list[int]:
+    """Count the exposures of each variant on a day."""
+    cells = joined.exposed[day]
+    counts = np.bincount(joined.arm[cells.user], cells.count, len(joined.shares))
+    return [round(count) for count in counts.tolist()]
 
 
 def _assignment(joined: Joined) -> Record:

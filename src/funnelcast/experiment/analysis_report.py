@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["analysis_html", "analysis_sections", "watch_sections"]
 
 Record = Mapping[str, Any]
 _VIEW = 4.0  # first looks know little: their intervals are cut at this multiple of the last one
+_MARGIN = 0.04
 FOOTER = (
     "Always-valid: the intervals of all looks together hold the truth at their level, so that the test may be stopped "
     "at any time. Holm: the p-values of all steps and variants are corrected together. Rates and lifts are clustered "
@@ -44,7 +46,7 @@ def analysis_sections(record: Record) -> list[Section]:
     Args:
         record: from `analyse`.
     """
-    words = tuple((sentence["about"], sentence["text"]) for sentence in record["verdict"]["sentences"])
+    words = tuple((sentence["about"], _unbroken(sentence["text"])) for sentence in record["verdict"]["sentences"])
     found = [Section("verdict", "Verdict", "Verdict", words=words), _split_section(record)]
     found += [_step_section(record, number) for number in range(len(record["steps"]))]
     if record["service"]:
@@ -59,11 +61,16 @@ def watch_sections(record: Record) -> list[Section]:
         record: from `watch`.
     """
     note = "No outcomes are read, so nothing is said of rates."
-    words = (("split", split_text(record)), ("mind", note))
+    words = (("split", _unbroken(split_text(record))), ("mind", note))
     found = [Section("verdict", "So far", "So far", words=words), _split_section(record)]
     if record["service"]:
         found.append(_service_section(record))
     return [*found, _rows_section(record)]
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number with its sign and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[<=] )|(?<=[<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _legend(names: Sequence[str], first: int = 0) -> tuple[Entry, ...]:
@@ -72,24 +79,13 @@ def _legend(names: Sequence[str], first: int = 0) -> tuple[Entry, ...]:
 
 def _split_section(record: Record) -> Section:
     """Show how users came to their variants; it stands before every rate."""
-    names = [entry["variant"] for entry in record["variants"]]
-    # After the last newcomer there are outcomes alone.
-    days = record["days"][: 1 + max(i for i, day in enumerate(record["days"]) if any(day["newcomers"].values()))]
-    assignment = record["assignment"]
-    counts = [[day["newcomers"][name] for name in names] for day in days]
-    lines = [Line(i, range(1, len(days) + 1), [row[i] for row in counts]) for i in range(len(names))]
-    panel = Panel(
-        "newcomers",
-        "New users a day",
-        daily_figure("newcomers", lines, [[] for _ in lines], "users", (0, 1.1 * max(map(max, counts)))),
-        f"Users whose first exposure was on a day, for {len(names)} variants over {len(days)} days.",
-        "Variants of the same share should run together.",
-        Table.of_text(
-            ["day", *names],
-            [[day["date"], *(f"{n:,}" for n in row)] for day, row in zip(days, counts, strict=True)],
+    panels = (
+        _count_panel(
+            record, "newcomers", "New users a day", "users", "Variants of the same share should run together."
         ),
-        _legend(names),
+        _count_panel(record, "exposures", "Exposures a day", "exposures", "Users who come back are counted each time."),
     )
+    assignment = record["assignment"]
     total = sum(assignment["users"])
     rows = []
     for entry in record["variants"]:
@@ -100,9 +96,29 @@ def _split_section(record: Record) -> Section:
     table = Table.of_text(
         ["variant", "planned share", "share", "users", "exposures", "exposures a user"],
         rows,
-        (f"Chi-squared test of the planned shares: {p_text(assignment['p_value'])}; an alarm below 0.001.",),
+        (_unbroken(f"Chi-squared test of the planned shares: {p_text(assignment['p_value'])}; an alarm below 0.001."),),
     )
-    return Section("split", "Split of the users", "Split", groups=(Group("", "", panel.legend, (panel,), (table,)),))
+    return Section("split", "Split of the users", "Split", groups=(Group("", "", panels[0].legend, panels, (table,)),))
+
+
+def _count_panel(record: Record, key: str, title: str, label: str, note: str) -> Panel:
+    """Show what was counted each day; after the last exposure there are outcomes alone."""
+    names = [entry["variant"] for entry in record["variants"]]
+    days = record["days"][: 1 + max(i for i, day in enumerate(record["days"]) if any(day["exposures"].values()))]
+    counts = [[day[key][name] for name in names] for day in days]
+    lines = [Line(i, range(1, len(days) + 1), [row[i] for row in counts]) for i in range(len(names))]
+    return Panel(
+        key,
+        title,
+        daily_figure(key, lines, [[] for _ in lines], label, (0, 1.1 * max(1, *map(max, counts)))),
+        f"{title}, for {len(names)} variants over {len(days)} days.",
+        note,
+        Table.of_text(
+            ["day", *names],
+            [[day["date"], *(f"{n:,}" for n in row)] for day, row in zip(days, counts, strict=True)],
+        ),
+        _legend(names),
+    )
 
 
 def _step_section(record: Record, number: int) -> Section:
@@ -163,10 +179,11 @@ def _sequence_panel(record: Record, number: int) -> Panel:
 
 
 def _limits(bands: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float]:
-    """Cut the first intervals, which are so wide that nothing else could be seen."""
+    """Cut the first intervals, which are so wide that nothing else could be seen, and keep 0 in view."""
     last = max(abs(bound) for band in bands if band for bound in band[-1])
-    bounds = [bound for band in bands for pair in band for bound in pair]
-    return max(min(bounds), -_VIEW * last), min(max(bounds), _VIEW * last)
+    bounds = [0.0, *(bound for band in bands for pair in band for bound in pair)]
+    low, high = max(min(bounds), -_VIEW * last), min(max(bounds), _VIEW * last)
+    return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
 def _rate_text(rate: Record) -> str:
@@ -184,22 +201,24 @@ def _look_text(look: Record) -> str:
 def _lift_table(record: Record, rates: Record, lifts: Sequence[Record], notes: tuple[str, ...]) -> Table:
     """One row a variant."""
     base = record["base"]
-    blank = ["-"] * 5 if notes == () else ["-"]
-    rows = [[base, _rate_text(rates[base]), *blank]]
+    heads = ["variant", "rate"]
+    tested = any("sequence" in lift for lift in lifts)
+    if tested:
+        heads += ["lift, always-valid", "p after Holm", "decision"]
+    heads.append("lift, one look")
+    adjusted = any("without_covariate" in lift for lift in lifts)
+    if adjusted:
+        heads.append("one look, no covariate")
+    rows = [[base, _rate_text(rates[base]), *["-"] * (len(heads) - 2)]]
     for lift in lifts:
         row = [lift["variant"], _rate_text(rates[lift["variant"]])]
-        if "sequence" in lift:
+        if tested:
             found = lift["sequence"]
             row += [_look_text(found), p_text(found["holm_p"])[2:].removeprefix("= "), found["decision"]]
         row.append(_look_text(lift["fixed"]))
-        if notes == ():
-            row.append(_look_text(lift["without_covariate"]) if "without_covariate" in lift else "-")
+        if adjusted:
+            row.append(_look_text(lift["without_covariate"]))
         rows.append(row)
-    heads = ["variant", "rate"]
-    if notes == ():
-        heads += ["lift, always-valid", "p after Holm", "decision", "lift, one look", "one look, no covariate"]
-    else:
-        heads.append("lift, one look")
     return Table.of_text(heads, rows, notes)
 
 
@@ -220,6 +239,6 @@ def _service_section(record: Record) -> Section:
 
 def _rows_section(record: Record) -> Section:
     """Show what was read, left out and kept."""
-    rows = [[log, words, f"{number:,}"] for log, words, number in left_out(record)]
-    table = Table.of_text(["log", "rows", "number"], rows)
+    rows = [[f"{log} {words}", f"{number:,}"] for log, words, number in left_out(record)]
+    table = Table.of_text(["rows of the logs", "number"], rows)
     return Section("rows", "What was counted", "Rows", groups=(Group(tables=(table,)),))

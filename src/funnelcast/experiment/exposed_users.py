@@ -30,7 +30,7 @@ class Split:
         crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
             with the `first` variant.
         pooled: all users are one group whatever their variants: a history and no experiment.
-        since: exposures before this time, which has a zone, are not read; None reads all.
+        since: users whose first exposure was before this time, which has a zone, are left out; None keeps all.
 
     Raises:
         ConfigError: the shares are no shares.
@@ -72,9 +72,6 @@ def find_users(
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
     experiment, where = _of_experiment(connection, log, split)
-    if split.since is not None:
-        moment = literal(split.since.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" "))
-        where += f"{' AND' if where else 'WHERE'} coalesce({log.time('time')} >= TIMESTAMP {moment}, true)"
     _read(connection, log, where)
     shares = _shares(connection, log, split)
     counts = _count(connection, shares)
@@ -89,6 +86,11 @@ def find_users(
         "CREATE TABLE everyone AS SELECT user, min({'time': time, 'variant': variant}) AS first, "
         "count(DISTINCT variant) > 1 AS crossed FROM exposures GROUP BY user"
     )
+    if split.since is not None:
+        moment = literal(split.since.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" "))
+        before = f"FROM everyone WHERE first.time < TIMESTAMP {moment}"
+        counts["users_before"] = _one(connection, f"SELECT count(*) {before}")[0]
+        connection.execute(f"DELETE {before}")
     kept = "NOT crossed" if split.crossed == "drop" else "true"
     connection.execute(
         "CREATE TABLE users AS SELECT row_number() OVER (ORDER BY user) - 1 AS id, user, "

@@ -39,6 +39,8 @@ def left_out(record: Record) -> list[tuple[str, str, int]]:
         counts = record["counts"][log]
         found += [(log, words, counts[key]) for key, words in {"rows": "read", **reasons, "kept": "kept"}.items()]
     exposures = record["counts"]["exposures"]
+    if "users_before" in exposures:
+        found.append(("users", "first seen too early, left out", exposures["users_before"]))
     found.append(("users", "seen", exposures["users_seen"]))
     fate = "dropped" if record["crossed"] == "drop" else "counted for the first"
     found.append(("users", f"in several variants, {fate}", exposures["users_crossed"]))

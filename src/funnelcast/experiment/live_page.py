@@ -39,7 +39,7 @@ def live_html(asked: Record) -> str:
     Raises:
         ConfigError: an option is out of range.
     """
-    since = f", exposures since {_minute(asked['since'])}" if asked["since"] is not None else ""
+    since = f", users who came after {_minute(asked['since'])}" if asked["since"] is not None else ""
     meta = f"As of {_minute(asked['now'])}{since}. Made anew after {asked['age_seconds']:g} s at the earliest."
     sections = [*_experiment(asked), _live_section(asked["live"])]
     return render_page(isolate(asked["experiment"]), meta, sections, FOOTER)

@@ -38,11 +38,13 @@ def watch(files: Files, split: Split) -> Record:
             raise exposures.error(f"should have exposures that can be used, received none in {counts['rows']:,} rows")
         names = list(shares)
         arm = connection.execute("SELECT arm FROM users").fetchnumpy()["arm"].astype(np.int64)
-        rows = connection.execute("SELECT arm, count(*) FROM exposed GROUP BY arm").fetchall()
-        days = [row[0] for row in connection.execute("SELECT DISTINCT day FROM exposed ORDER BY day").fetchall()]
+        cells = connection.execute("SELECT day, arm, count(*) FROM exposed GROUP BY ALL").fetchall()
+        days = sorted({day for day, *_ in cells})
         newcomers = daily_newcomers(connection, days, len(names)).tolist()
         service = service_by_variant(connection, names)
-    users, shown = np.bincount(arm, minlength=len(names)).tolist(), dict(rows)
+    users = np.bincount(arm, minlength=len(names)).tolist()
+    by_day = {(day, number): count for day, number, count in cells}
+    shown = [sum(by_day.get((day, number), 0) for day in days) for number in range(len(names))]
     found = sample_ratio(users, list(shares.values()))
     return {
         "experiment": experiment,
@@ -52,8 +54,8 @@ def watch(files: Files, split: Split) -> Record:
                 "variant": name,
                 "share": share,
                 "users": users[number],
-                "exposures": shown.get(number, 0),
-                "exposures_per_user": {"value": shown.get(number, 0) / users[number] if users[number] else None},
+                "exposures": shown[number],
+                "exposures_per_user": {"value": shown[number] / users[number] if users[number] else None},
             }
             for number, (name, share) in enumerate(shares.items())
         ],
@@ -64,7 +66,11 @@ def watch(files: Files, split: Split) -> Record:
             "mismatch": found.mismatch,
         },
         "days": [
-            {"date": day.isoformat(), "newcomers": dict(zip(names, row, strict=True))}
+            {
+                "date": day.isoformat(),
+                "newcomers": dict(zip(names, row, strict=True)),
+                "exposures": {name: by_day.get((day, number), 0) for number, name in enumerate(names)},
+            }
             for day, row in zip(days, newcomers, strict=True)
         ],
         "service": service,

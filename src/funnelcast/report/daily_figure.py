@@ -12,6 +12,7 @@ from funnelcast.report.figures import _INK, Line, _colour, _draw, _percent, _plo
 __all__ = ["daily_figure"]
 
 
+_FEW = 3  # days
 _SHARES = ("rate", "lift")
 
 
@@ -36,11 +37,18 @@ def daily_figure(
         if label == "lift":
             axes.axhline(0, color=_INK, linewidth=0.8, alpha=0.4)
         for line, band in zip(lines, bands, strict=True):
-            if band:
+            if len(band) == 1:  # an area of one point could not be seen
+                axes.vlines(line.x, *band[0], color=_colour(line.series), alpha=0.5, linewidth=1.5)
+            elif band:
                 low, high = zip(*band, strict=True)
                 axes.fill_between(line.x, low, high, color=_colour(line.series), alpha=0.15, linewidth=0)
             _plot(axes, line, mark=True)
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+        last = int(max((day for line in lines for day in line.x), default=1))
+        if last < _FEW:  # matplotlib would choose fractions of a day
+            axes.set_xlim(0.5, last + 0.5)
+            axes.set_xticks(range(1, last + 1))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         number = _percent if label in _SHARES else lambda value, _: f"{value:.6g}"
         axes.yaxis.set_major_formatter(FuncFormatter(number))

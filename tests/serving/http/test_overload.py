@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ from tests.serving.http.conftest import ROW, make_client
 
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.serving.bundle import Bundle
+from funnelcast.serving.http import paced
 from funnelcast.serving.http.keys import Keys
 
 BODY = json.dumps({"candidates": [ROW]}).encode()
+LARGE = json.dumps({"candidates": [ROW] * 200}).encode()  # scored in a thread, which a test may hold
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(
     with make_client([first], limits={"waiting": 3, "deadline_ms": 20_000}) as client, held_scoring(monkeypatch) as go:
 
         async def storm() -> tuple[list[Any], list[Any]]:
-            asked = [asyncio.create_task(client.call_async("POST", "/v1/score", BODY)) for _ in range(3)]
+            asked = [asyncio.create_task(client.call_async("POST", "/v1/score", LARGE)) for _ in range(3)]
             await until(lambda: client.service.admission.inside == 3)
             async with asyncio.timeout(2):
                 more = [await client.call_async("POST", "/v1/score", BODY) for _ in range(5)]
@@ -68,7 +71,7 @@ def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkey
 
         async def late() -> list[int]:
             asked = [
-                asyncio.create_task(client.call_async("POST", "/v1/score", BODY, x_deadline_ms="60")) for _ in range(3)
+                asyncio.create_task(client.call_async("POST", "/v1/score", LARGE, x_deadline_ms="60")) for _ in range(3)
             ]
             found = [(await one).status for one in asked]
             # The one that runs keeps its place until it ends; those behind it have left.
@@ -79,6 +82,90 @@ def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkey
 
         assert client.runner.run(late()) == [504] * 3
         assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_a_burst_of_small_requests_is_refused_beyond_the_places(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paced, "_TURN", 1e-9)  # one job a turn
+    with make_client([first], limits={"waiting": 3, "deadline_ms": 20_000}) as client:
+
+        async def storm() -> list[int]:
+            asked = [client.call_async("POST", "/v1/score", BODY) for _ in range(10)]
+            return [one.status for one in await asyncio.gather(*asked)]
+
+        # The first one is scored at once; three wait for their turn.
+        assert sorted(client.runner.run(storm())) == [200] * 4 + [429] * 6
+        assert client.service.admission.inside == 0
+        assert client.runner.run(storm()).count(200) in (3, 4)  # the first one may find its turn over
+
+
+def test_a_small_request_that_waits_until_its_deadline_is_never_begun(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paced, "_TURN", 1e-9)
+    score, begun = Bundle.score_ids, []
+
+    def slow(self: Bundle, ids: Any) -> Any:
+        begun.append(len(ids))
+        time.sleep(0.3)
+        return score(self, ids)
+
+    with make_client([first]) as client:
+        monkeypatch.setattr(Bundle, "score_ids", slow)
+
+        async def ask() -> list[int]:
+            asked = [client.call_async("POST", "/v1/score", BODY, x_deadline_ms="200") for _ in range(3)]
+            return [one.status for one in await asyncio.gather(*asked)]
+
+        # The first one is scored before the others begin to wait.
+        assert client.runner.run(ask()) == [200, 200, 504] and begun == [1, 1]
+        assert client.service.admission.inside == 0
+
+
+def test_between_two_turns_others_are_answered(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paced, "_TURN", 1e-9)
+    with make_client([first]) as client:
+
+        async def ask() -> list[str]:
+            ended: list[str] = []
+
+            async def note(name: str, path: str, body: bytes) -> None:
+                await client.call_async("POST" if body else "GET", path, body)
+                ended.append(name)
+
+            scores = [asyncio.create_task(note("score", "/v1/score", BODY)) for _ in range(8)]
+            await asyncio.gather(*scores, asyncio.create_task(note("health", "/livez", b"")))
+            return ended
+
+        assert client.runner.run(ask()).index("health") <= 2
+
+
+def test_large_requests_go_to_a_thread_and_small_ones_do_not(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, score = [], Bundle.score_ids
+
+    def note(self: Bundle, ids: Any) -> Any:
+        threads.append(threading.current_thread().name.startswith("score"))
+        return score(self, ids)
+
+    with make_client([first]) as client:
+        assert 1 <= client.service.variants.small_rows <= 128
+        monkeypatch.setattr(Bundle, "score_ids", note)
+        for body in (BODY, LARGE):
+            assert client.call("POST", "/v1/score", body).status == 200
+        spaces = BODY.replace(b"{", b"{" + b" " * 40_000, 1)
+        assert client.call("POST", "/v1/score", spaces).status == 200
+    assert threads == [False, True, True]
+
+
+def test_what_is_shed_is_one_line_and_not_one_each(first: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "funnelcast.serve")
+    with make_client([first], limits={"held_bytes": 1}) as client:
+        for _ in range(4):
+            assert client.post({"candidates": [ROW]}).status == 429
+        assert client.call("GET", "/nowhere").status == 404
+    shed = [record for record in caplog.records if record.getMessage() == "shed"]
+    assert [getattr(record, "said", None) for record in shed] == [{"requests": 4}]
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.getMessage().startswith("{")]
+    assert [line["status"] for line in lines] == [404]
 
 
 def test_bodies_share_a_bounded_memory(first: Path) -> None:

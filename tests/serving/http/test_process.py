@@ -34,8 +34,8 @@ def test_it_answers_without_torch(service: Process) -> None:
 
 def test_log_lines_have_no_feature_values(service: Process) -> None:
     assert service.score(context={"zone": "a secret place"}) == 200
-    wait_for(lambda: any(line["event"] == "request" for line in service.lines))
-    line = next(line for line in service.lines if line["event"] == "request")
+    wait_for(lambda: any(line.get("route") == "/v1/score" for line in service.lines))
+    line = next(line for line in service.lines if line.get("route") == "/v1/score")
     assert {"time", "level", "request_id", "route", "status", "ms", "rows", "variant", "model_version"} <= line.keys()
     assert "secret" not in json.dumps(service.lines)
 
@@ -91,6 +91,11 @@ def test_slow_clients_do_not_keep_others_waiting(service: Process) -> None:
     assert service.score() == 200 and time.monotonic() - started < 1
     for client in slow:
         client.close()
+
+
+def test_an_answer_without_a_body_is_complete(service: Process) -> None:
+    answer, _ = until_closed(service.open(b"HEAD /livez HTTP/1.1\r\nhost: h\r\n\r\nGET /livez HTTP/1.0\r\n\r\n"))
+    assert answer.count(b"200 OK") == 2 and answer.count(b'{"live":true}') == 1
 
 
 def test_a_kept_connection_takes_several_requests_and_then_idles_out(service: Process) -> None:

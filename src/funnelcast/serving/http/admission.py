@@ -12,36 +12,43 @@ from typing import TypeVar
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.paced import Paced, too_late
+from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded
 from funnelcast.serving.http.settings import Limits
 
 __all__ = ["Admission"]
 
 T = TypeVar("T")
 _CLOSE = {"connection": "close"}  # the rest of the body is not read
-_LATER = {"retry-after": "1"}
 
 
 class Admission:
-    """Reads bodies and runs jobs in threads, within limits.
+    """Reads bodies and runs jobs, large ones in threads and small ones in the event loop, within limits.
 
     A request that comes while `limits.waiting` others are scored or wait is refused at once. One that waits until its
     deadline is never begun; one that is being scored at its deadline keeps its place until it ends.
 
     Args:
         limits: of requests.
-        threads: that run jobs.
+        threads: that run large jobs.
         body_seconds: until a body has to be complete.
 
     Attributes:
         inside: jobs that run or wait.
+        coming: requests whose head was read, and whose task has not run yet.
         held: bytes of bodies in memory.
     """
 
     def __init__(self, limits: Limits, threads: int, body_seconds: float) -> None:
         self._limits, self._body_seconds = limits, body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
-        self.inside, self.held = 0, 0
+        self._paced = Paced()
+        self.inside, self.coming, self.held = 0, 0, 0
+
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken, by those that come as well."""
+        return self.inside + self.coming >= self._limits.waiting
 
     def check(self) -> None:
         """Refuse a request early, before its body is read.
@@ -50,8 +57,7 @@ class Admission:
             RefusalError: all places are taken.
         """
         if self.inside >= self._limits.waiting:
-            message = f"at most {self._limits.waiting} requests may wait; try again later"
-            raise RefusalError(429, "overloaded", message, headers=_LATER)
+            raise overloaded()
 
     def deadline(self, headers: Headers) -> float:
         """Return when an answer has to be ready, on the clock of `time.monotonic`.
@@ -100,20 +106,26 @@ class Admission:
         if size > self._limits.body_bytes:
             raise _too_large(self._limits.body_bytes, "more")
         if self.held > self._limits.held_bytes:
-            message = "the bodies of other requests take the memory; try again later"
-            raise RefusalError(429, "overloaded", message, headers=_LATER | _CLOSE)
+            raise overloaded("the bodies of other requests take the memory", **_CLOSE)
 
-    async def run(self, job: Callable[[], T], deadline: float) -> T:
-        """Run a job in a thread.
+    async def run(self, job: Callable[[], T], deadline: float, *, small: bool = False) -> T:
+        """Run a job.
 
         Args:
             job: what to do.
             deadline: on the clock of `time.monotonic`.
+            small: whether it takes so little time that the event loop may run it.
 
         Raises:
             RefusalError: there is no place, or the deadline came first.
         """
         self.check()
+        if small:
+            self.inside += 1
+            try:
+                return await self._paced.run(job, deadline)
+            finally:
+                self.inside -= 1
         loop = asyncio.get_running_loop()
         future: Future[T] = self._pool.submit(job)
         self.inside += 1
@@ -121,7 +133,7 @@ class Admission:
         done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=deadline - time.monotonic())
         if not done:
             future.cancel()  # takes it out of the queue, unless it runs
-            raise RefusalError(504, "deadline", "no answer was ready before the deadline")
+            raise too_late()
         return done.pop().result()
 
     def _leave(self) -> None:

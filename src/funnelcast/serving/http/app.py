@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -19,16 +19,16 @@ from starlette.routing import Route
 
 from funnelcast.serving.http.admin import admin_routes
 from funnelcast.serving.http.answer import encode_json
+from funnelcast.serving.http.door import Door
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.open_inference import model_metadata, server_metadata
 from funnelcast.serving.http.openapi import docs_page, openapi
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, excerpt, refusal_body, request_id_of
 from funnelcast.serving.http.service import Answered, Service
 
 __all__ = ["create_app"]
 
 Handler = Callable[[Request], Awaitable[Response]]
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _JSON = "application/json"
 _ERRORS = {
@@ -46,11 +46,14 @@ def create_app(service: Service) -> Starlette:
     routes = _Routes(service)
 
     @asynccontextmanager
-    async def life(_: Starlette) -> AsyncIterator[None]:
+    async def life(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         starting = asyncio.get_running_loop().run_in_executor(None, routes.start)
-        yield
+        # The server hands this to every connection.
+        yield {"door": Door(service.admission, service.shedding, service.metrics)}
         await starting
         await asyncio.get_running_loop().run_in_executor(None, service.stop)
+        service.shedding.say()
+        service.requests.flush()
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -111,8 +114,7 @@ class _Routes:
 
         async def handle(request: Request) -> Response:
             started = time.perf_counter()
-            given = request.headers.get("x-request-id", "")
-            request.state.id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+            request.state.id = request_id_of(request.headers.get("x-request-id", ""))
             request.state.started, request.state.said = started, {}
             try:
                 response = await handler(request)
@@ -134,24 +136,34 @@ class _Routes:
         metrics.requests.labels(label, str(status)).inc()
         metrics.seconds.labels(label).observe(seconds)
         if status == 429:
-            metrics.shed.inc()
-        if request.method == "POST" or status >= 400:
-            said = {"request_id": request.state.id, "route": label, "status": status, "ms": round(seconds * 1000, 3)}
-            log_line("request", **said, **request.state.said)
+            self._service.shedding.count()
+        elif request.method == "POST" or status >= 400:
+            said = {"request_id": request.state.id, "route": label, "ms": round(seconds * 1000, 3)}
+            self._service.requests.add(status, **said, **request.state.said)
 
     async def score(self, request: Request) -> Response:
         strict = _flag(request, "strict", self._service.settings.strict)
-        return await self._answer(request, lambda body: self._service.score(body, request.state.id, strict))
+
+        def prepare(body: bytes) -> tuple[Callable[[], Answered], bool]:
+            parsed = self._service.parse_small(body)
+            job = partial(self._service.score, body, request.state.id, strict, parsed)
+            return job, parsed is not None and self._service.is_small(parsed)
+
+        return await self._answer(request, prepare)
 
     async def infer(self, request: Request) -> Response:
         variant = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))
         if "inference-header-content-length" in request.headers:
             message = "tensors should be JSON; the binary extension is not offered"
             raise RefusalError(415, "no_extension", message, headers={"connection": "close"})
-        return await self._answer(request, lambda body: self._service.infer(body, request.state.id, variant))
+        return await self._answer(
+            request, lambda body: (partial(self._service.infer, body, request.state.id, variant), False)
+        )
 
-    async def _answer(self, request: Request, job: Callable[[bytes], Answered]) -> Response:
-        """Read a body, score it in a thread, and note what was answered."""
+    async def _answer(
+        self, request: Request, prepare: Callable[[bytes], tuple[Callable[[], Answered], bool]]
+    ) -> Response:
+        """Read a body, score it, and note what was answered; `prepare` returns a job, and whether it is small."""
         service = self._service
         if service.keys is not None:
             service.keys.check(request.headers)
@@ -160,11 +172,12 @@ class _Routes:
         service.admission.check()
         deadline = service.admission.deadline(request.headers)
         async with service.admission.body(request) as body:
-            answered = await service.admission.run(lambda: job(body), deadline)
+            job, small = prepare(body)
+            answered = await service.admission.run(job, deadline, small=small)
         service.note(answered, request.state.id, request.state.started)
         version = answered.variant.version
         request.state.said = {"rows": answered.rows, "variant": answered.variant.name, "model_version": version}
-        after = BackgroundTask(service.follow_up, answered)
+        after = None if answered.job is None else BackgroundTask(service.follow_up, answered)
         return Response(answered.body, media_type=_JSON, headers={"x-model-version": version}, background=after)
 
     async def live(self, _: Request) -> Response:
@@ -221,12 +234,7 @@ def _flag(request: Request, name: str, default: bool) -> bool:
 
 
 def _refusal(request: Request, error: RefusalError) -> Response:
-    """Say why; in V2, `error` is a line of text."""
     request.state.said = {"code": error.code, "row": error.row}
-    detail = error.to_json()
-    said: dict[str, object] = {"error": detail, "request_id": request.state.id}
-    if request.url.path.startswith("/v2"):
-        said = {**detail, "error": error.message, "request_id": request.state.id}
-    response = _json(said, error.status)
+    response = _json(refusal_body(error, request.state.id, request.url.path), error.status)
     response.headers.update(error.headers)
     return response

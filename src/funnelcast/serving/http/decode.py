@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
-__all__ = ["Body", "RawRows", "Request", "decode_json", "parse_body", "raw_rows"]
+__all__ = ["FEW_ROWS", "Body", "RawRows", "Request", "count_rows", "decode_json", "parse_body", "raw_rows"]
 
 _KEY = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _ROW = re.compile(r"\$\.candidates\[(\d+)\]")
@@ -204,7 +204,7 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
         RefusalError: there are no rows or too many, lists differ in length, a column stands in the context and in
             the candidates, a value does not fit, or `strict` finds a column.
     """
-    rows = _count(body)
+    rows = count_rows(body)
     if not 1 <= rows <= largest:
         code = "no_rows" if rows == 0 else "too_many_rows"
         name = "columns" if body.candidates is None else "candidates"
@@ -235,8 +235,15 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
     )
 
 
-def _count(body: Request) -> int:
-    """Count the rows, all columns being lists of one length."""
+def count_rows(body: Request) -> int:
+    """Count the rows.
+
+    Args:
+        body: the request.
+
+    Raises:
+        RefusalError: its columns are no lists of one length.
+    """
     if body.columns is None:
         return len(body.candidates or ())
     rows = None

@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["Metrics", "log_line"]
+__all__ = ["Metrics", "is_logged", "log_line", "log_text", "log_to_stderr"]
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -113,11 +113,33 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        if hasattr(record, "lines"):
+            return record.getMessage()
         line: dict[str, Any] = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "said", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=True)
+
+
+def is_logged(level: int) -> bool:
+    """Say whether lines of a level are written.
+
+    Args:
+        level: of `logging`.
+    """
+    return _LOGGER.isEnabledFor(level)
+
+
+def log_text(text: str) -> None:
+    """Write lines that are complete.
+
+    Args:
+        text: JSON, an object a line.
+    """
+    record = logging.LogRecord(_LOGGER.name, logging.INFO, "", 0, text, (), None)
+    record.lines = True  # it is formatted
+    _LOGGER.handle(record)
 
 
 def log_line(event: str, *, level: int = logging.INFO, error: bool = False, **said: Any) -> None:

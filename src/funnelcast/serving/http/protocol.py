@@ -1,4 +1,4 @@
-"""Connections that do not wait for a client for ever; uvicorn alone holds a silent one open."""
+"""Connections that do not wait for a client for ever, and that refuse what is too much at once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from funnelcast.serving.http.door import Door, is_scoring
+from funnelcast.serving.http.joined import JoinedWrites
+
 __all__ = ["GuardedProtocol"]
 
 _HEAD_BYTES = 64 << 10
+_PASSED_OVER = 64 << 10  # bytes of a refused body after which the connection is of no more use
+_LINGER = 1.0  # seconds for the rest of a refused body; closing at once would take the answer from the client
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """Closes a connection whose request has no complete head in time, or a head that is too large.
+
+    A request for scores that comes while all places are taken is answered 429 when its head is complete, before the
+    application sees it. Its body is passed over; the connection is kept if the body is short.
 
     Args:
         head_seconds: a client has for the head of a request, from the connection or the head's first byte on.
@@ -26,12 +34,17 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._head_seconds = head_seconds
         self._timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._in_head, self._head_bytes = False, 0
+        self._door: Door | None = self.app_state.get("door")
+        self._refused, self._kept = False, True
+        self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
-        self._arm()
+        self._joined = JoinedWrites(transport)
+        self._in_head = True
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -39,26 +52,121 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of a head."""
+        """Count the bytes of a head, and wait for what is not complete yet."""
+        if self._at_rest and self._passes_over(data):
+            return
+        began = self._in_head
         super().data_received(data)
-        if self._timer is not None:
-            self._head_bytes += len(data)
+        if self._in_head:
+            self._head_bytes += len(data) if began else 0  # else these are bytes of a former body, too
             if self._head_bytes > _HEAD_BYTES:
                 self._end(_LARGE)
+            elif self._timer is None and not self.transport.is_closing():
+                self._wait_for_head()
+        elif self._refused and self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(_LINGER, self.transport.close)
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the head of a further request."""
+        """Begin with the head of a further request."""
         super().on_message_begin()
-        if self._timer is None:
-            self._arm()
+        self._unset_keepalive_if_required()
+        self._refused = self._at_rest = False
+        if not self._in_head:
+            self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """Wait no more."""
+        """Wait no more, and let the request in if there is a place."""
+        self._in_head = False
         self._disarm()
-        super().on_headers_complete()
+        door = self._door
+        if door is None or not is_scoring(self.parser.get_method(), self.url):
+            self._let_in()
+        elif door.full and self._may_refuse():
+            self._refuse(door)
+        else:
+            self._let_in()
+            door.admit(self.loop)
 
-    def _arm(self) -> None:
-        self._head_bytes = 0
+    def on_response_complete(self) -> None:
+        """Write what is held back of an answer that is complete."""
+        self._joined.flush()
+        super().on_response_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass the body of a refused request over."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End with a refused request."""
+        self._at_rest = True
+        if not self._refused:
+            super().on_message_complete()
+            return
+        self._refused = False
+        self._disarm()
+        if self._kept:
+            self.server_state.total_requests += 1
+            self._rest()
+        else:
+            self.transport.close()
+
+    def _let_in(self) -> None:
+        super().on_headers_complete()
+        self.cycle.transport = self._joined  # type: ignore[assignment]  # before its task begins
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Wait once more where requests were refused meanwhile."""
+        if self._awake:
+            self._rest()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _rest(self) -> None:
+        """Wait for a further request."""
+        self._awake = False
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _passes_over(self, data: bytes) -> bool:
+        """Refuse a usual request, if there is no place; say whether that was done."""
+        door, answered = self._door, self.cycle is None or self.cycle.response_complete
+        if door is None or not door.full or not answered or self.transport.is_closing():
+            return False
+        answer = door.refuse_plain(data, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self._awake = True  # cheaper than a new timer
+        if self.timeout_keep_alive_task is None:
+            self._rest()
+            self._in_head = False
+            self._disarm()
+        return True
+
+    def _may_refuse(self) -> bool:
+        """Say whether nothing may come before the answer: not while an answer to a former request is under way."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self.parser.should_upgrade() and not self.transport.is_closing()
+
+    def _refuse(self, door: Door) -> None:
+        http_1_0 = self.parser.get_http_version() == "1.0"
+        self._kept = self._is_short() and self.parser.should_keep_alive() and not http_1_0
+        self._refused = True
+        more = self.server_state.default_headers
+        self.transport.write(door.refuse(self.url, self.headers, more, close=not self._kept))
+
+    def _is_short(self) -> bool:
+        """Say whether a short body follows, or none."""
+        size = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                size = int(value)  # the parser takes digits alone
+            elif name in (b"transfer-encoding", b"expect"):
+                return False
+        return size <= _PASSED_OVER
+
+    def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(self._head_seconds, self._end, _SLOW)
 
     def _disarm(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 
-__all__ = ["RefusalError", "excerpt"]
+__all__ = ["RefusalError", "excerpt", "overloaded", "refusal_body", "request_id_of"]
 
 _EXCERPT = 40  # characters of a client's text in a message
 _MESSAGE = 400
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class RefusalError(Exception):
@@ -44,6 +47,40 @@ class RefusalError(Exception):
     def to_json(self) -> dict[str, object]:
         """Return the `error` of an answer."""
         return {"code": self.code, "message": self.message, "row": self.row, "column": self.column}
+
+
+def refusal_body(error: RefusalError, request_id: str, path: str) -> dict[str, object]:
+    """Say why, as JSON data; in V2, `error` is a line of text.
+
+    Args:
+        error: the refusal.
+        request_id: of the request.
+        path: of the request.
+    """
+    detail = error.to_json()
+    if path.startswith("/v2"):
+        return {**detail, "error": error.message, "request_id": request_id}
+    return {"error": detail, "request_id": request_id}
+
+
+def request_id_of(given: str) -> str:
+    """Return the id that a client gave, or a new one where it is not to be repeated.
+
+    Args:
+        given: the header `x-request-id`.
+    """
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def overloaded(reason: str = "all places are taken", **headers: str) -> RefusalError:
+    """Make the refusal of what there is no room for.
+
+    Args:
+        reason: what there is too little of.
+        headers: more headers of the answer.
+    """
+    message = f"{reason}; try again later"
+    return RefusalError(429, "overloaded", message, headers={"retry-after": "1", **headers})
 
 
 def excerpt(value: object) -> str:

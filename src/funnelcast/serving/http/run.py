@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import shutil
 import signal
@@ -126,6 +127,9 @@ def _end_with_parent() -> None:
         library = ctypes.CDLL(None)
         if hasattr(library, "prctl"):
             library.prctl(_PARENT_DEATH, signal.SIGTERM)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it died before the system could be asked
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listen(settings: Settings) -> socket.socket:

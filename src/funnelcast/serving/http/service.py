@@ -12,21 +12,24 @@ from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
-from funnelcast.serving.http.decode import parse_body, raw_rows
+from funnelcast.serving.http.decode import Request, count_rows, parse_body, raw_rows
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
 from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shadow import Shadow, ShadowJob
+from funnelcast.serving.http.shedding import Shedding
 from funnelcast.serving.http.variants import Variant, Variants
 
 __all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Answered", "Service"]
 
 SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
 ADMIN_KEYS = "FUNNELCAST_ADMIN_KEYS"
+_SMALL_BODY = 1 << 15  # bytes; JSON of this length is parsed in a fraction of a millisecond
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Service:
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
         self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
         self.metrics = Metrics()
+        self.shedding, self.requests = Shedding(self.metrics), RequestLog()
         self.metrics.follow(lambda: self.admission.inside)
         for variant in variants.all.values():
             self.metrics.model.labels(variant.name, variant.version).set(1)
@@ -94,7 +98,9 @@ class Service:
             self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
         if self.settings.shadow.shares:
             busy = self.admission
-            self._shadow = Shadow(self.variants, self.settings.shadow, self.metrics, lambda: busy.inside > 0)
+            self._shadow = Shadow(
+                self.variants, self.settings.shadow, self.metrics, lambda: busy.inside + busy.coming > 0
+            )
         for variant in self.variants.all.values():
             variant.bundle.verify()
         if self.variants.registries or self.settings.traffic is not None:
@@ -118,19 +124,45 @@ class Service:
         if self._shadow is not None:
             self._shadow.close()
 
-    def score(self, body: bytes, request_id: str, strict: bool) -> Answered:
-        """Answer `POST /v1/score`; runs in a thread.
+    def parse_small(self, body: bytes) -> Request | None:
+        """Parse a body so short that the event loop may.
+
+        Args:
+            body: JSON.
+
+        Returns:
+            The request, or None where the body is longer.
+
+        Raises:
+            RefusalError: it is no request.
+        """
+        return parse_body(body) if len(body) <= _SMALL_BODY else None
+
+    def is_small(self, request: Request) -> bool:
+        """Say whether the event loop may score a request, whichever variant it is for.
+
+        Args:
+            request: what was parsed.
+
+        Raises:
+            RefusalError: its columns are no lists of one length.
+        """
+        return count_rows(request) <= self.variants.small_rows
+
+    def score(self, body: bytes, request_id: str, strict: bool, parsed: Request | None = None) -> Answered:
+        """Answer `POST /v1/score`; runs in a thread, or for few rows in the event loop.
 
         Args:
             body: JSON.
             request_id: of the request.
             strict: whether unknown and missing columns are refused.
+            parsed: the body, if it has been parsed.
 
         Raises:
             RefusalError: the request is wrong.
             ArtifactError: the model gives a score that is NaN or infinite.
         """
-        request = parse_body(body)
+        request = parsed or parse_body(body)
         variant, experiment = self.variants.of(request.user)
         user = None if request.user in (None, "") else str(request.user)
         try:
@@ -230,7 +262,7 @@ class Service:
             "requests": metrics.sums("funnelcast_requests_total", "status", route="/v1/score"),
             "exposures": metrics.sums("funnelcast_exposures_total", "end"),
         }
-        # All services follow a change within a second; who came before it was split by other shares.
+        # All services follow a change within a second; who came before was split by other shares.
         since = (traffic.since + timedelta(seconds=1)).isoformat() if traffic.since is not None else None
         return settings.ab.model_dump(mode="json", exclude={"page", "timeout_seconds"}) | {
             "experiment": traffic.experiment,

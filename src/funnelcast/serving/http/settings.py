@@ -34,7 +34,7 @@ class Server(_Table):
         host: address to bind.
         port: 0 takes a free one.
         workers: processes, each with its own copy of the bundles.
-        threads: requests that a process scores at once.
+        threads: requests of many rows that a process scores at once, beside those of few.
         connections: open at once; more get 503.
         header_seconds: a client has for the head of a request.
         body_seconds: a client has for its body.
@@ -71,7 +71,7 @@ class Limits(_Table):
         body_bytes: of a request.
         held_bytes: of all bodies that are in memory at once.
         rows: candidates of a request.
-        waiting: requests that are scored or wait for it; more get 429.
+        waiting: requests that are scored or wait for it; more get 429, before their body is read.
         deadline_ms: until an answer is given or 504; `x-deadline-ms` of a request shortens it.
     """
 
