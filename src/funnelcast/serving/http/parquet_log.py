@@ -26,9 +26,9 @@ _WAKE = 0.2  # seconds between looks at the clock
 class ParquetLog:
     """Writes Parquet files.
 
-    A file appears whole under its name, `<name>-<time>-<writer>-<number>.parquet`. The writer is random: containers share
-    folders, and their processes have the same numbers. What has not been written when a process is killed is lost, at
-    most `file_seconds` of it; a service that is asked to stop writes all.
+    A file appears whole under its name, `<name>-<time>-<writer>-<number>.parquet`. The writer is random, since
+    containers that share a folder have processes of the same numbers. What has not been written when a process is
+    killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
 
     Args:
         name: of the log, with which its files begin.
