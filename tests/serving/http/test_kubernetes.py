@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from tests.serving.http.conftest import Client
 
 from funnelcast.cli import app
@@ -64,4 +65,5 @@ def test_every_path_is_on_a_volume_that_is_there(parts: dict[str, Any], settings
     for path in (settings.score_keys, settings.admin_keys):
         assert path is not None and str(path.parent) in mounts
     assert str(Path(command[2]).parent) in mounts and container["securityContext"]["readOnlyRootFilesystem"]
-    assert "serve" in {one.callback.__name__ for one in app.registered_commands if one.callback is not None}
+    given = typer.main.get_command(app).get_command(None, command[1]).make_context(command[1], command[2:]).params  # type: ignore[attr-defined]
+    assert given["bundles"] == [Path(command[2])] and given["config"] == Path(command[4])
