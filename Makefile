@@ -5,7 +5,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
-SERVED := build/demo-serving
+SERVED ?= build/demo-serving
+SERVED_ROWS ?= 200000
+SERVED_USERS ?= 2000
 
 .PHONY: demo demo-serving test install bench bench-prepare bench-peers clean
 
@@ -25,9 +27,9 @@ demo: install
 	@$(BIN)/funnelcast compare experiments/synthetic/*.toml --data $(DEMO)/data --out $(DEMO)/comparison --seeds 1 --jobs 2
 
 demo-serving: install
-	@echo "== 1/4 prepare: 200,000 simulated rows, 3 steps"
+	@echo "== 1/4 prepare: $(SERVED_ROWS) simulated rows, 3 steps"
 	@test -f $(SERVED)/data/manifest.json || $(BIN)/funnelcast prepare synthetic $(SERVED)/data \
-	    --set rows=200000 --set 'rates=[0.2, 0.3, 0.4]'
+	    --set rows=$(SERVED_ROWS) --set 'rates=[0.2, 0.3, 0.4]'
 	@echo "== 2/4 train: logistic is control, esmm is treatment (runs that are complete in $(SERVED) are kept)"
 	@test -f $(SERVED)/run-control/manifest.json || \
 	    $(BIN)/funnelcast train experiments/serving/logistic.toml --data $(SERVED)/data --out $(SERVED)/run-control
@@ -39,7 +41,7 @@ demo-serving: install
 	        $(BIN)/funnelcast export $(SERVED)/run-$$name $(SERVED)/$$name --to onnx || exit 1; \
 	done
 	@echo "== 4/4 serve both, a week of visits over HTTP, abtest analyse"
-	@$(BIN)/python -m benchmarks.served_week $(SERVED)
+	@$(BIN)/python -m benchmarks.served_week $(SERVED) --users $(SERVED_USERS)
 
 test: install
 	@scripts/check $(BIN)

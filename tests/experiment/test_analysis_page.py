@@ -257,3 +257,8 @@ def test_one_day_has_whole_days_below_it_and_intervals_that_can_be_seen() -> Non
     texts = re.findall(r"<text[^>]*>([^<]*)<", one)
     assert texts[: texts.index("day")] == ["1"]
     assert "stroke-opacity:0.5;stroke-width:1.5" in one
+
+
+def test_all_rows_that_were_counted_are_seen_without_scrolling(record: dict[str, Any]) -> None:
+    _, rows = analysis_html(record).split("What was counted</h2>")
+    assert "users in several variants" in rows and 'class="scroll long"' not in rows

@@ -123,6 +123,15 @@ def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("exposures-*.parquet"))) == 3
 
 
+def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    logs = [ParquetLog("exposures", tmp_path, SCHEMA, LogSettings(), lambda *_: None) for _ in range(3)]
+    for number, log in enumerate(logs):  # of one process number and within a second, as in containers
+        log.add(row(f"u{number}"))
+    for log in logs:
+        log.close()
+    assert sorted(pq.read_table(tmp_path)["user"].to_pylist()) == ["u0", "u1", "u2"]
+
+
 @pytest.mark.parametrize(
     ("shares", "pattern"),
     [

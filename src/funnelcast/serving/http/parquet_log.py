@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +26,9 @@ _WAKE = 0.2  # seconds between looks at the clock
 class ParquetLog:
     """Writes Parquet files.
 
-    A file appears whole under its name, `<name>-<time>-<process>-<number>.parquet`. What has not been written when a
-    process is killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
+    A file appears whole under its name, `<name>-<time>-<writer>-<number>.parquet`. The writer is random, since
+    containers that share a folder have processes of the same numbers. What has not been written when a process is
+    killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
 
     Args:
         name: of the log, with which its files begin.
@@ -47,6 +48,7 @@ class ParquetLog:
         self._name, self._folder, self._schema = name, folder, schema
         self._settings, self._count = settings, count
         self._queue: queue.Queue[Mapping[str, Any]] = queue.Queue(settings.waiting)
+        self._writer = secrets.token_hex(8)
         self._stop = threading.Event()
         self._files = 0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -90,7 +92,7 @@ class ParquetLog:
     def _write(self, rows: list[Mapping[str, Any]]) -> None:
         self._files += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = self._folder / f"{self._name}-{stamp}-{os.getpid()}-{self._files:06d}.parquet"
+        path = self._folder / f"{self._name}-{stamp}-{self._writer}-{self._files:06d}.parquet"
         temporary = path.with_suffix(".tmp")
         try:
             pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), temporary)
