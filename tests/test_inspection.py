@@ -224,7 +224,7 @@ def test_wrong_options_are_refused(run: Run, data: PreparedData, command: Comman
         ("--by", "itme"): "received 'itme'; did you mean 'item'? known: item, page",
         ("--against", "tset"): "--against should be one of train, valid, test or a prepared folder, received 'tset'",
         ("--split", "all"): "--split should be one of train, valid, test, received 'all'",
-        ("--out", str(data.folder / "manifest.json")): "should be a folder , but cannot be made",
+        ("--out", str(data.folder / "manifest.json")): "should be a folder, but cannot be made",
     }
     for words, message in wrong.items():
         code, _, err = command(str(run.folder), "--map-rows", "0", *words)

@@ -211,7 +211,7 @@ def test_figures_are_files_of_their_own(make_comparison: Make, tmp_path: Path) -
 def test_a_folder_of_figures_that_cannot_be_made_is_named(make_comparison: Make, tmp_path: Path) -> None:
     folder = make_comparison(EXPERIMENTS, rows=300, seeds=1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="should be a folder , but cannot be made"):
+    with pytest.raises(ArtifactError, match="should be a folder, but cannot be made"):
         write_report(folder, tmp_path / "file")
 
 

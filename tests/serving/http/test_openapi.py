@@ -27,7 +27,7 @@ ALWAYS = [
     checks.allow_header_conformance,
 ]
 MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
-CASES = [20, pytest.param(300, marks=pytest.mark.slow)]
+CASES = [20, pytest.param(100, marks=pytest.mark.slow)]
 
 
 @pytest.fixture
