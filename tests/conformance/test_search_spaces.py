@@ -21,6 +21,12 @@ PAPER: dict[str, dict[str, Any]] = {
     **{name: {"width": 18} for name in ("shared_bottom", "mmoe", "ple", "aitm", "esmm", "escm2")},
 }
 
+# A variant searches the space of its model; models of several members or large paths take long to build.
+BUILT = [
+    pytest.param(name, marks=pytest.mark.slow) if name != registry_of(name).family(name) else name
+    for name in [*MODELS.names(), *TREES.names()]
+]
+
 
 def schema_of(name: str, make_schema: MakeSchema) -> Schema:
     shape = getattr(registry_of(name).get(name), "shape", None)
@@ -34,7 +40,7 @@ def schema_of(name: str, make_schema: MakeSchema) -> Schema:
     return schema.model_copy(update={"steps": tuple(steps)})
 
 
-@pytest.mark.parametrize("name", [*MODELS.names(), *TREES.names()])
+@pytest.mark.parametrize("name", BUILT)
 def test_every_corner_builds(name: str, make_schema: MakeSchema) -> None:
     own = registry_of(name).get(name).search_space
     assert set(own) <= set(registry_of(name).options(name))
