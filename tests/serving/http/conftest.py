@@ -24,6 +24,7 @@ from funnelcast.serving.http.app import create_app
 from funnelcast.serving.http.service import Service
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.variants import Variants
+from funnelcast.serving.registry import Registry
 
 FEATURES = [
     {"name": "item"},
@@ -160,3 +161,21 @@ def make_client(folders: list[Path], **changes: Any) -> Client:
 def client(first: Path) -> Iterator[Client]:
     with make_client([first], limits={"rows": 50, "body_bytes": 100_000}) as client:
         yield client
+
+
+def wait_for(client: Client, holds: Callable[[], bool]) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.02)
+
+    client.runner.run(wait())
+
+
+@pytest.fixture
+def registry(shop: Path, tmp_path: Path) -> Registry:
+    """Both bundles, of which the first answers."""
+    registry = Registry(tmp_path / "models")
+    versions = [registry.add(shop / name) for name in ("first", "second")]
+    registry.activate(versions[0])
+    return registry

@@ -7,13 +7,12 @@ import base64
 import json
 import subprocess
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.http.conftest import ROW, Client, make_client
+from tests.serving.http.conftest import ROW, Client, make_client, wait_for
 
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.serving.http import ab as module
@@ -35,15 +34,6 @@ def score_all(client: Client) -> None:
     for user in USERS:
         assert client.post({"user": user, "candidates": [ROW]}).status == 200
     wait_for(client, lambda: client.service.metrics.sums("funnelcast_exposures_total", "end").get("written") == 60)
-
-
-def wait_for(client: Client, holds: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                await asyncio.sleep(0.02)
-
-    client.runner.run(wait())
 
 
 def test_without_outcomes_it_shows_users_split_and_latency(shop: Path, tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.http.conftest import ROW, Client, Reply, make_client
+from tests.serving.http.conftest import ROW, Client, Reply, make_client, wait_for
 
 from funnelcast.serving.http.service import ADMIN_KEYS, SCORE_KEYS
 from funnelcast.serving.registry import Registry
@@ -28,15 +27,6 @@ ROUTES = [
 
 
 @pytest.fixture
-def registry(shop: Path, tmp_path: Path) -> Registry:
-    """Both bundles, of which the first answers."""
-    registry = Registry(tmp_path / "models")
-    versions = [registry.add(shop / name) for name in ("first", "second")]
-    registry.activate(versions[0])
-    return registry
-
-
-@pytest.fixture
 def client(shop: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A registry and a bundle, a traffic file, and keys for both purposes."""
     monkeypatch.setenv(ADMIN_KEYS, KEY)
@@ -50,15 +40,6 @@ def ask(client: Client, path: str, said: Any = None, key: str = KEY) -> Reply:
     body = b"" if said is None else json.dumps(said).encode()
     method = "GET" if path == "/admin/versions" else "POST"
     return client.call(method, path, body, authorization=f"Bearer {key}")
-
-
-def wait_for(client: Client, holds: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                await asyncio.sleep(0.02)
-
-    client.runner.run(wait())
 
 
 def test_versions_are_listed_activated_and_rolled_back(client: Client, registry: Registry) -> None:

@@ -22,15 +22,6 @@ BODY = json.dumps({"candidates": [ROW]}).encode()
 
 
 @pytest.fixture
-def registry(shop: Path, tmp_path: Path) -> Registry:
-    """Both bundles, of which the first answers."""
-    registry = Registry(tmp_path / "models")
-    versions = [registry.add(shop / name) for name in ("first", "second")]
-    registry.activate(versions[0])
-    return registry
-
-
-@pytest.fixture
 def second(shop: Path) -> str:
     return Bundle.load(shop / "second").version
 
