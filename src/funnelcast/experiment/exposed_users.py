@@ -67,7 +67,7 @@ def find_users(
         Variant -> planned share, the base first, and what was counted, with the name of the `experiment`.
 
     Raises:
-        DataError: a column or experiment is missing, or fewer than two variants have users.
+        DataError: a column or experiment is missing, fewer than two variants have users, or no exposure can be used.
     """
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
@@ -104,6 +104,8 @@ def find_users(
     found = _one(connection, "SELECT (SELECT count(*) FROM exposures), count_if(crossed), count(*) FROM everyone")
     counts |= {"repeated": counts.pop("known") - found[0], "users_crossed": found[1], "users_seen": found[2]}
     counts["kept"] = _one(connection, "SELECT count(*) FROM exposed")[0]
+    if not counts["kept"]:
+        raise log.error(f"should have exposures that can be used, received none in {counts['rows']:,} rows")
     connection.execute("DROP TABLE exposures; DROP TABLE everyone")
     return shares, counts | {"experiment": experiment}
 

@@ -114,8 +114,6 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
         exposures = open_log(connection, files.exposures, "exposures")
         shares, counts = find_users(connection, exposures, split)
         experiment = counts.pop("experiment")
-        if not counts["kept"]:
-            raise exposures.error(f"should have exposures that can be used, received none in {counts['rows']:,} rows")
         outcomes = open_log(connection, files.outcomes, "outcomes")
         has_request = "request_id" in exposures.types
         steps, outcome_counts = attribute(connection, outcomes, attribution, has_request=has_request)
