@@ -5,9 +5,11 @@ Shape legend: B rows, W columns of ids.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +20,32 @@ from funnelcast.data.ids import Ids
 from funnelcast.data.target_statistics import KeyStatistics
 from funnelcast.schema import NULL_ID, UNKNOWN_ID
 
-__all__ = ["FewRows"]
+__all__ = ["FewRows", "Repeated"]
 
 _Values = Sequence[Any]
+
+
+class Repeated(NamedTuple):
+    """A column with one value in all rows, which is encoded once.
+
+    Args:
+        value: of every row.
+        rows: B.
+
+    Example:
+        >>> Repeated("a", 3).cells()
+        ['a', 'a', 'a']
+    """
+
+    value: Any
+    rows: int
+
+    def cells(self) -> list[Any]:
+        """Write the value once a row."""
+        return [self.value] * self.rows
+
+
+_Cells = _Values | Repeated
 _Find = Callable[[_Values], list[int]]
 _CATEGORIES, _NUMBERS = frozenset({int, str}), frozenset({int, float})
 
@@ -56,7 +81,7 @@ class FewRows:
             types[key.column] = types.get(key.column, _types(key, None)) & _types(key, None)
         self.usable = all(types.values())
 
-    def ids(self, cells: Mapping[str, _Values]) -> Ids:
+    def ids(self, cells: Mapping[str, _Cells]) -> Ids:
         """Encode rows.
 
         Args:
@@ -66,20 +91,21 @@ class FewRows:
         Returns:
             [B, W] int32.
         """
-        found: list[Sequence[int]] = []  # W lists, [B] each
+        found: list[list[int]] = []  # W lists, [B] each
         for column, find, multi in self._find:
             if multi is None:
-                found.append(find(cells[column]))
+                found.append(_ids(find, cells[column]))
             else:
                 found += _lists(cells[column], find, multi)
-        ids = np.array(found, np.int32).T
-        if not self._statistics:
+        # [B, W]; faster than an array of lists of lists
+        ids = np.fromiter(chain.from_iterable(found), np.int32).reshape(len(found), -1).T if found else None
+        if not self._statistics and ids is not None:
             return np.ascontiguousarray(ids)
         by_key = [
-            statistic.ids_of([find(cells[key.column]) for key, find in zip(statistic.keys, finds, strict=True)])
+            statistic.ids_of([_ids(find, cells[key.column]) for key, find in zip(statistic.keys, finds, strict=True)])
             for statistic, finds in self._statistics
         ]
-        return np.concatenate([ids, *by_key] if len(found) else by_key, axis=1)
+        return np.concatenate(by_key if ids is None else [ids, *by_key], axis=1)
 
 
 def _types(encoder: Any, multi: Multi | None) -> frozenset[object]:
@@ -106,7 +132,11 @@ def _values(encoder: Any) -> _Find:
     if isinstance(encoder, Quantile):
         return _quantile(encoder.lows)
     assert isinstance(encoder, LogRound)
-    return lambda values: encoder.ids(np.array(values, np.float64)).tolist()  # None becomes NaN
+    return _log_round(encoder)
+
+
+def _ids(find: _Find, cells: _Cells) -> list[int]:
+    return find([cells.value]) * cells.rows if isinstance(cells, Repeated) else find(cells)
 
 
 def _known(vocabulary: Vocabulary) -> _Find:
@@ -134,12 +164,35 @@ def _quantile(lows: tuple[float, ...]) -> _Find:
     return lambda values: [bucket(v) for v in values]
 
 
-def _lists(cells: _Values, find: _Find, multi: Multi) -> list[Sequence[int]]:
+def _log_round(encoder: LogRound) -> _Find:
+    known, scale = {number: place + FIRST_VALUE_ID for place, number in enumerate(encoder.seen)}, encoder.scale
+
+    def bucket(v: Any) -> int:
+        if v is None or v != v:
+            return NULL_ID
+        exact = math.log1p(abs(v)) * scale
+        if exact == math.inf:
+            return UNKNOWN_ID if math.isinf(v) else from_array(v)
+        number = round(exact)
+        # NumPy's logarithm may differ in the last digit, which decides between two buckets at their border alone.
+        if abs(exact - number) > 0.5 - 1e-9 * (1 + exact):
+            return from_array(v)
+        return known.get(number if v > 0 else -number, UNKNOWN_ID)
+
+    def from_array(v: Any) -> int:
+        return int(encoder.ids(np.array([v], np.float64))[0])
+
+    return lambda values: [bucket(v) for v in values]
+
+
+def _lists(cells: _Cells, find: _Find, multi: Multi) -> list[list[int]]:
     """Encode several values a cell as `max_length` lists of ids, [B] each."""
+    if isinstance(cells, Repeated):
+        return [ids * cells.rows for ids in _lists([cells.value], find, multi)]
     made = []
     for cell in cells:
         items = () if cell is None else cell if multi.separator is None else cell.split(multi.separator)
         items = [item.strip(BLANKS) if isinstance(item, str) else item for item in items]
         ids = find([item for item in items if item is not None and item != ""][: multi.max_length])
         made.append(ids + [NULL_ID] * (multi.max_length - len(ids)))
-    return list(zip(*made, strict=True))
+    return [list(ids) for ids in zip(*made, strict=True)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.serving.http.conftest import Client, make_client
 
 from funnelcast.serving import Bundle
-from funnelcast.serving.http.decode import FEW_ROWS
+from funnelcast.serving.http.rows import FEW_ROWS
 
 Scores = NDArray[np.float64]
 # Unknown and extreme values of each raw column.

@@ -8,8 +8,8 @@ import msgspec
 import pyarrow as pa
 
 from funnelcast.errors import DataError
-from funnelcast.serving.http.decode import RawRows
 from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.rows import RawRows
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 

@@ -151,7 +151,8 @@ def _all_fit(values: Sequence[Any], several: bool) -> bool:
     """Whether whole numbers, or the ones in lists, have 64 bits."""
     if several:
         return all(cell is None or _all_fit(cell, False) for cell in values)
-    return all(value is None or _SMALLEST <= value < _WHOLE_END for value in values)
+    whole = [value for value in values if value is not None] if None in values else values
+    return not whole or (min(whole) >= _SMALLEST and max(whole) < _WHOLE_END)
 
 
 def _is_whole(value: Any) -> bool:

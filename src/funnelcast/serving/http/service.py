@@ -12,7 +12,7 @@ from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
-from funnelcast.serving.http.decode import Request, count_rows, parse_body, raw_rows
+from funnelcast.serving.http.decode import Request, parse_body
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
@@ -20,6 +20,7 @@ from funnelcast.serving.http.open_inference import infer_answer, infer_table, pa
 from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.request_log import RequestLog
+from funnelcast.serving.http.rows import count_rows, raw_rows
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shadow import Shadow, ShadowJob
 from funnelcast.serving.http.shedding import Shedding

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from funnelcast.serving.http.answer import score_rows
-from funnelcast.serving.http.decode import parse_body, raw_rows
+from funnelcast.serving.http.decode import parse_body
 from funnelcast.serving.http.measure import Metrics, log_line
 from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.rows import raw_rows
 from funnelcast.serving.http.settings import ShadowSettings
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.scorer import Floats

@@ -13,8 +13,9 @@ from funnelcast.errors import ConfigError, choices
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.columns import RawColumn, raw_columns
-from funnelcast.serving.http.decode import FEW_ROWS, parse_body, raw_rows
+from funnelcast.serving.http.decode import parse_body
 from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.rows import FEW_ROWS, raw_rows
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.registry import Registry
 from funnelcast.serving.traffic import Traffic, read_traffic

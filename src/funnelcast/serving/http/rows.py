@@ -1,0 +1,164 @@
+"""The parts of a request -> raw columns, as the encoders read them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from funnelcast.data.encode_few import Repeated
+from funnelcast.serving.http.columns import RawColumn
+from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.refusal import RefusalError, excerpt
+
+__all__ = ["FEW_ROWS", "RawRows", "count_rows", "raw_rows"]
+
+FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
+_NAMED = 8  # columns listed in one answer
+Cells = Sequence[Any] | Repeated
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Rows of a request.
+
+    Args:
+        columns: of the bundle.
+        given: every raw column, [B]; of few rows as lists of values, else as a table.
+        missing: raw columns that no row has, which count as null.
+        unknown: names that no encoder reads, the first few of them.
+    """
+
+    columns: Mapping[str, RawColumn]
+    given: pa.Table | Mapping[str, Cells]
+    missing: Sequence[str]
+    unknown: Sequence[str]
+
+    @property
+    def cells(self) -> Mapping[str, Cells] | None:
+        """The columns as lists of values, where there are few rows."""
+        return None if isinstance(self.given, pa.Table) else self.given
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The columns as a table."""
+        if isinstance(self.given, pa.Table):
+            return self.given
+        given = {name: cells.cells() if isinstance(cells, Repeated) else cells for name, cells in self.given.items()}
+        return pa.table({name: pa.array(given[name], column.type) for name, column in self.columns.items()})
+
+
+def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, strict: bool) -> RawRows:
+    """Lay a request out as raw columns.
+
+    A value that is missing in a row counts as null. A column that no row has also does, and is named in the answer.
+
+    Args:
+        body: the request.
+        columns: of the bundle.
+        largest: number of rows, >= 1.
+        strict: whether unknown and missing columns are refused.
+
+    Raises:
+        RefusalError: there are no rows or too many, lists differ in length, a column stands in the context and in
+            the candidates, a value does not fit, or `strict` finds a column.
+    """
+    rows = count_rows(body)
+    if not 1 <= rows <= largest:
+        code = "no_rows" if rows == 0 else "too_many_rows"
+        name = "columns" if body.candidates is None else "candidates"
+        raise RefusalError(
+            400 if rows == 0 else 413,
+            code,
+            f"'{name}' should have 1 to {largest:,} rows, received {rows:,}",
+            row=None if rows == 0 else largest,
+            column=name,
+        )
+    given = body.columns if body.columns is not None else dict.fromkeys(set[str]().union(*(body.candidates or ())))
+    unknown = [name for name in (*body.context, *given) if name not in columns]
+    missing = [name for name in columns if name not in body.context and name not in given]
+    if strict:
+        _refuse_strictly(body, unknown, missing, columns)
+    if twice := next((name for name in body.context if name in given), None):
+        raise RefusalError(
+            400,
+            "duplicate_column",
+            f"column {excerpt(twice)} should stand in the context or in the rows, received both",
+            column=twice,
+        )
+    named = [name[:60] for name in sorted(unknown)[:_NAMED]]
+    if rows <= FEW_ROWS:
+        return RawRows(columns, {name: _cells(body, column, rows) for name, column in columns.items()}, missing, named)
+    return RawRows(
+        columns, pa.table({name: _array(body, column, rows) for name, column in columns.items()}), missing, named
+    )
+
+
+def count_rows(body: Request) -> int:
+    """Count the rows.
+
+    Args:
+        body: the request.
+
+    Raises:
+        RefusalError: its columns are no lists of one length.
+    """
+    if body.columns is None:
+        return len(body.candidates or ())
+    rows = None
+    for name, values in body.columns.items():
+        if not isinstance(values, list):
+            wanted = f"column {excerpt(name)} of 'columns' should be a list with a value a row"
+            raise RefusalError(400, "wrong_type", f"{wanted}, received {excerpt(values)}", column=name)
+        rows = len(values) if rows is None else rows
+        if len(values) != rows:
+            raise RefusalError(
+                400,
+                "ragged_columns",
+                f"column {excerpt(name)} should have {rows:,} rows like the ones before, received {len(values):,}",
+                row=min(rows, len(values)),
+                column=name,
+            )
+    return rows or 0
+
+
+def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[str], known: Collection[str]) -> None:
+    if unknown:
+        name = min(unknown)
+        rows = enumerate(body.candidates or ())
+        row = None if name in body.context else next((number for number, given in rows if name in given), None)
+        listed = ", ".join(list(known)[:20])
+        raise RefusalError(
+            400, "unknown_column", f"column {excerpt(name)} is unknown; known: {listed}", row=row, column=name
+        )
+    if missing:
+        raise RefusalError(
+            400,
+            "missing_column",
+            f"rows should have the column '{missing[0]}', received none with it; strict mode wants every column",
+            column=missing[0],
+        )
+
+
+def _array(body: Request, column: RawColumn, rows: int) -> pa.Array:
+    if column.name in body.context:
+        return pa.repeat(column.array([body.context[column.name]], None)[0], rows)
+    values = _values(body, column.name)
+    return pa.nulls(rows, column.type) if values is None else column.array(values)
+
+
+def _cells(body: Request, column: RawColumn, rows: int) -> Cells:
+    if column.name in body.context:
+        return Repeated(column.cells([body.context[column.name]], None)[0], rows)
+    values = _values(body, column.name)
+    return Repeated(None, rows) if values is None else column.cells(values)
+
+
+def _values(body: Request, name: str) -> Sequence[Any] | None:
+    """Return a value a row of what stands in no context; None for a column that `columns` lacks."""
+    if body.columns is not None:
+        return body.columns.get(name)
+    return [candidate.get(name) for candidate in body.candidates or ()]
