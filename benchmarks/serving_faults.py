@@ -34,7 +34,7 @@ def swaps(seconds: float) -> list[Finding]:
             known[version] = _scores(served)
     count = min(SWAPS, max(2, int(seconds / 0.6)))
     with Served(folder) as served:
-        rate = capacity_of(served, 1, seconds) / 2
+        rate = capacity_of(served, "shared_bottom", 1, seconds) / 2
         running = Load(Job(served.port, body(1), 64, seconds + 1.0, rate, warm=0.0))
         took = []
         for number in range(count):
