@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+IDLE = 10.0  # seconds; the service keeps an idle connection for 20
 LOST, REFUSED = 0, -1  # in place of a status: no answer came, or no connection
 
 
@@ -85,10 +86,14 @@ class _Connection:
     def __init__(self, port: int) -> None:
         self._port = port
         self._socket: socket.socket | None = None
-        self._buffer, self.intended, self.number = bytearray(), 0.0, -1
+        self._buffer, self.intended, self.number, self._used = bytearray(), 0.0, -1, 0.0
 
     def send(self, request: bytes, intended: float) -> None:
-        """Send a request, on a new connection where there is none."""
+        """Send a request, on a new connection where there is none or the service may have closed it as idle."""
+        now = time.perf_counter()
+        if now - self._used > IDLE:
+            self.close()
+        self._used = now
         if self._socket is None:
             self._buffer.clear()
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=10)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funnelcast.data.encode import Encoders, HashBuckets, KeyStatistics, LogRound, Multi, Quantile, Vocabulary
-from funnelcast.data.encode_few import FewRows
+from funnelcast.data.encode_few import FewRows, Repeated
 from funnelcast.data.ids import ids_matrix
 from funnelcast.schema import Schema, Step
 
@@ -57,7 +57,10 @@ def both(encoders: Encoders, cells: dict[str, list[Any]], types: dict[str, pa.Da
     few = FewRows(encoders.columns, encoders.statistics)
     assert few.usable
     table = pa.table({name: pa.array(values, types[name]) for name, values in cells.items()})
-    return few.ids(cells), ids_matrix(encoders.encode(table), schema)
+    found = few.ids(cells)
+    same = {name: Repeated(values[0], len(values)) for name, values in cells.items() if len({*map(str, values)}) == 1}
+    np.testing.assert_array_equal(few.ids(cells | same), found)
+    return found, ids_matrix(encoders.encode(table), schema)
 
 
 @settings(max_examples=400, deadline=None)
@@ -68,6 +71,26 @@ def test_every_kind_of_encoder(data: st.DataObject, kind: str) -> None:
     found, expected = both(Encoders([encoder]), {"x": cells}, {"x": raw_type})
     assert found.dtype == np.int32 and found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.0, 8.0, 1e6])
+def test_logarithms_at_the_border_of_two_buckets(scale: float) -> None:
+    borders = np.expm1((np.arange(0, 60) + 0.5) / scale)
+    cells = [
+        float(sign * x) for x in borders for x in (np.nextafter(x, 0), x, np.nextafter(x, 2 * x)) for sign in (1, -1)
+    ]
+    encoder = LogRound("field", "x", scale, tuple(range(-50, 55)))
+    found, expected = both(Encoders([encoder]), {"x": cells}, {"x": pa.float64()})
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found)) > 50
+
+
+@pytest.mark.parametrize("given_count", [1, 3])
+def test_one_value_for_all_rows(given_count: int) -> None:
+    lists = Vocabulary("tags", "tags", pa.array(["a", "b"]), Multi(None, 3))
+    few = FewRows([lists, Quantile("age", "age", (18.0, 30.0))], [])
+    cells = {"tags": Repeated(["b", "?"], given_count), "age": Repeated(31.0, given_count)}
+    assert few.ids(cells).tolist() == [[3, 1, 0, 3]] * given_count
 
 
 @settings(max_examples=100, deadline=None)

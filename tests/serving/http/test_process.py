@@ -125,13 +125,14 @@ def test_accepted_requests_are_answered_after_sigterm(first: Path, tmp_path: Pat
     log = tmp_path / "log"
     text = f'experiment = "spring"\n[exposures]\nfolder = "{log}"\n'
     with serving(tmp_path, str(first), text=text) as service:
-        body = json.dumps({"user": "ann", "candidates": [ROW] * 100}).encode()
-        head = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % len(body)
-        clients = [service.open(head) for _ in range(8)]
+        rows = (100, 900)  # of short bodies and of long ones
+        bodies = [json.dumps({"user": "ann", "candidates": [ROW] * number}).encode() for number in rows * 4]
+        head = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n"
+        clients = [service.open(head % len(body)) for body in bodies]
         time.sleep(0.3)
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        for client in clients:
+        for client, body in zip(clients, bodies, strict=True):
             client.sendall(body)
         answers = [until_closed(client)[0] for client in clients]
         assert all(b"200 OK" in answer for answer in answers), answers

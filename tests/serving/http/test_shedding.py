@@ -22,6 +22,7 @@ from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.app import create_app
 from funnelcast.serving.http.door import Door
 from funnelcast.serving.http.measure import Metrics
+from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.run import _config
 from funnelcast.serving.http.service import Service
 from funnelcast.serving.http.settings import Limits, Settings
@@ -46,8 +47,12 @@ class Running:
         wait_for(lambda: self.service.ready)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Do what SIGTERM does."""
         self._server.should_exit = True
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
         self._thread.join()
         self._listener.close()
 
@@ -127,7 +132,7 @@ def door() -> Door:
     metrics = Metrics()
     shedding = Shedding(metrics)
     shedding.count = lambda: None  # type: ignore[method-assign]  # it needs a loop
-    return Door(Admission(Limits(), 1, 5.0), shedding, metrics)
+    return Door(Admission(Limits(), 1, 5.0), shedding, metrics, RequestLog())
 
 
 def test_the_quick_way_gives_the_answer_of_the_parser(door: Door) -> None:

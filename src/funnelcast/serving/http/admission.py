@@ -12,8 +12,8 @@ from typing import TypeVar
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from funnelcast.serving.http.paced import Paced, too_late
-from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded
+from funnelcast.serving.http.paced import Paced, spread, too_late
+from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded, slow_body
 from funnelcast.serving.http.settings import Limits
 
 __all__ = ["Admission"]
@@ -89,15 +89,14 @@ class Admission:
         parts: list[bytes] = []
         try:
             try:
-                async with asyncio.timeout(self._body_seconds):
+                async with asyncio.timeout(spread(self._body_seconds)):
                     async for part in request.stream():
                         size += len(part)
                         self.held += len(part)
                         parts.append(part)
                         self._check_size(size)
             except TimeoutError as error:
-                message = f"the body should be complete within {self._body_seconds:g} s, received {size:,} bytes"
-                raise RefusalError(408, "slow_body", message, column="body", headers=_CLOSE) from error
+                raise slow_body(self._body_seconds, size) from error
             yield b"".join(parts)
         finally:
             self.held -= size

@@ -49,7 +49,7 @@ def create_app(service: Service) -> Starlette:
     async def life(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         starting = asyncio.get_running_loop().run_in_executor(None, routes.start)
         # The server hands this to every connection.
-        yield {"door": Door(service.admission, service.shedding, service.metrics)}
+        yield {"door": Door(service.admission, service.shedding, service.metrics, service.requests)}
         await starting
         await asyncio.get_running_loop().run_in_executor(None, service.stop)
         service.shedding.say()

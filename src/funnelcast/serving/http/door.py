@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import encode_json
 from funnelcast.serving.http.measure import Metrics
-from funnelcast.serving.http.refusal import overloaded, refusal_body, request_id_of
+from funnelcast.serving.http.refusal import overloaded, refusal_body, request_id_of, slow_body
+from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.shedding import Shedding
 
 __all__ = ["Door", "is_scoring"]
 
 _SCORE, _INFER = "/v1/score", "/v2/.../infer"
 _STATUS = b"HTTP/1.1 429 Too Many Requests\r\n"
+_SLOW = b"HTTP/1.1 408 Request Timeout\r\n"
 _PLAIN = b"POST /v1/score HTTP/1.1\r\n"
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"close", b"\r\n ", b"\r\n\t", b"\0")
 _ID = b"id of the request"
@@ -28,10 +30,11 @@ class Door:
         admission: whose places are taken.
         shedding: counts what is refused.
         metrics: of the service.
+        log: of requests.
     """
 
-    def __init__(self, admission: Admission, shedding: Shedding, metrics: Metrics) -> None:
-        self._admission, self._shedding = admission, shedding
+    def __init__(self, admission: Admission, shedding: Shedding, metrics: Metrics, log: RequestLog) -> None:
+        self._admission, self._shedding, self._metrics, self._log = admission, shedding, metrics, log
         refusal = overloaded()
         self._head = b"content-type: application/json\r\n"
         self._head += b"".join(f"{name}: {value}\r\n".encode() for name, value in refusal.headers.items())
@@ -68,11 +71,31 @@ class Door:
             more: headers of the answer.
             close: whether the connection is closed then.
         """
-        count, body = self._routes[_SCORE if url.startswith(b"/v1") else _INFER]
+        count, body = self._routes[_route(url)]
         count.inc()
         self._shedding.count()
-        given = next((value for name, value in headers if name == b"x-request-id"), b"")
-        return self._answer(body, given, more, b"connection: close\r\n" if close else b"")
+        return self._answer(body, _given_id(headers), more, b"connection: close\r\n" if close else b"")
+
+    def refuse_slow(
+        self, url: bytes, headers: Sequence[tuple[bytes, bytes]], more: _Headers, seconds: float, received: int
+    ) -> bytes:
+        """Count and log a request whose body did not come in time, and make its answer.
+
+        Args:
+            url: of the request.
+            headers: of the request, names in small letters.
+            more: headers of the answer.
+            seconds: that its body had.
+            received: bytes of it.
+        """
+        route, refusal = _route(url), slow_body(seconds, received)
+        request_id = request_id_of(_given_id(headers).decode("latin-1"))
+        self._metrics.requests.labels(route, str(refusal.status)).inc()
+        self._log.add(refusal.status, request_id=request_id, route=route, code=refusal.code)
+        body = encode_json(refusal_body(refusal, request_id, route))
+        lines = [*more, (b"content-type", b"application/json"), (b"connection", b"close")]
+        lines += [(b"x-request-id", request_id.encode()), (b"content-length", b"%d" % len(body))]
+        return b"".join([_SLOW, *(b"%b: %b\r\n" % line for line in lines), b"\r\n", body])
 
     def refuse_plain(self, data: bytes, more: _Headers) -> bytes | None:
         """Do the same for the usual request without a parser, which costs most of a refusal.
@@ -109,6 +132,14 @@ class Door:
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
             self._first, request_id, len(body), end, body
         )  # fmt: skip
+
+
+def _route(url: bytes) -> str:
+    return _SCORE if url.startswith(b"/v1") else _INFER
+
+
+def _given_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return next((value for name, value in headers if name == b"x-request-id"), b"")
 
 
 def is_scoring(method: bytes, url: bytes) -> bool:

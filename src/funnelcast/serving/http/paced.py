@@ -1,8 +1,9 @@
-"""Small jobs on the event loop itself, a little time between two looks at the sockets."""
+"""What keeps the event loop free: small jobs between two looks at the sockets, and ends that are spread."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from funnelcast.serving.http.refusal import RefusalError
 
-__all__ = ["Paced", "too_late"]
+__all__ = ["Paced", "spread", "too_late"]
 
 T = TypeVar("T")
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
@@ -80,3 +81,12 @@ class Paced:
 def too_late() -> RefusalError:
     """Make the refusal of what met its deadline."""
     return RefusalError(504, "deadline", "no answer was ready before the deadline")
+
+
+def spread(seconds: float) -> float:
+    """Lengthen a time limit by up to a tenth at random: who came together is not let go in one moment.
+
+    Args:
+        seconds: the limit.
+    """
+    return seconds * random.uniform(1.0, 1.1)

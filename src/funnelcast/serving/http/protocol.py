@@ -9,10 +9,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from funnelcast.serving.http.door import Door, is_scoring
 from funnelcast.serving.http.joined import JoinedWrites
+from funnelcast.serving.http.paced import spread
 
 __all__ = ["GuardedProtocol"]
 
 _HEAD_BYTES = 64 << 10
+_GATHERED = 32 << 10  # bytes of a body that is gathered here; the application sees such a request when it is complete
 _PASSED_OVER = 64 << 10  # bytes of a refused body after which the connection is of no more use
 _LINGER = 1.0  # seconds for the rest of a refused body; closing at once would take the answer from the client
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -23,20 +25,24 @@ class GuardedProtocol(HttpToolsProtocol):
     """Closes a connection whose request has no complete head in time, or a head that is too large.
 
     A request for scores that comes while all places are taken is answered 429 when its head is complete, before the
-    application sees it. Its body is passed over; the connection is kept if the body is short.
+    application sees it. Its body is passed over; the connection is kept if the body is short. The application sees
+    requests for scores with short bodies when these are complete: clients that are slow, or never end, cost it nothing.
 
     Args:
         head_seconds: a client has for the head of a request, from the connection or the head's first byte on.
+        body_seconds: a client has for a short body.
         given: what uvicorn hands over.
     """
 
-    def __init__(self, *, head_seconds: float, **given: Any) -> None:
+    def __init__(self, *, head_seconds: float, body_seconds: float, **given: Any) -> None:
         super().__init__(**given)
-        self._head_seconds = head_seconds
+        self._head_seconds, self._body_seconds = head_seconds, body_seconds
         self._timer: asyncio.TimerHandle | None = None
         self._in_head, self._head_bytes = False, 0
         self._door: Door | None = self.app_state.get("door")
         self._refused, self._kept = False, True
+        self._parts: list[bytes] | None = None  # of a body that is gathered
+        self._last = False  # whether the service ends with the request whose body is gathered
         self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,8 +69,11 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._end(_LARGE)
             elif self._timer is None and not self.transport.is_closing():
                 self._wait_for_head()
-        elif self._refused and self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(_LINGER, self.transport.close)
+        elif self._timer is None and not self.transport.is_closing():
+            if self._refused:
+                self._timer = self.loop.call_later(_LINGER, self.transport.close)
+            elif self._parts is not None:
+                self._timer = self.loop.call_later(spread(self._body_seconds), self._end_body)
 
     def on_message_begin(self) -> None:
         """Begin with the head of a further request."""
@@ -83,6 +92,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._let_in()
         elif door.full and self._may_refuse():
             self._refuse(door)
+        elif self._is_short(_GATHERED) and not self.parser.should_upgrade():
+            self._parts = []
         else:
             self._let_in()
             door.admit(self.loop)
@@ -93,13 +104,17 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Pass the body of a refused request over."""
-        if not self._refused:
+        """Gather a body, or pass that of a refused request over."""
+        if self._parts is not None:
+            self._parts.append(body)
+        elif not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End with a refused request."""
+        """Let a request in whose body was gathered, or end with a refused one."""
         self._at_rest = True
+        if self._parts is not None:
+            self._take_gathered()
         if not self._refused:
             super().on_message_complete()
             return
@@ -110,6 +125,35 @@ class GuardedProtocol(HttpToolsProtocol):
             self._rest()
         else:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """End with the request that is under way, if there is one."""
+        if self._parts is None:
+            super().shutdown()
+        else:
+            self._last = True
+
+    def _take_gathered(self) -> None:
+        """Let a request in with its whole body, if there is still a place."""
+        door, body = self._door, b"".join(self._parts or ())
+        self._parts = None
+        self._disarm()
+        assert door is not None
+        if door.full and self._may_refuse():
+            self._refuse(door)
+            self._kept = self._kept and not self._last
+            return
+        self._let_in()
+        door.admit(self.loop)
+        self.cycle.keep_alive = self.cycle.keep_alive and not self._last
+        super().on_body(body)
+
+    def _end_body(self) -> None:
+        door, self._timer = self._door, None
+        assert door is not None and self._parts is not None
+        received = sum(map(len, self._parts))
+        more = self.server_state.default_headers
+        self._end(door.refuse_slow(self.url, self.headers, more, self._body_seconds, received))
 
     def _let_in(self) -> None:
         super().on_headers_complete()
@@ -151,23 +195,23 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, door: Door) -> None:
         http_1_0 = self.parser.get_http_version() == "1.0"
-        self._kept = self._is_short() and self.parser.should_keep_alive() and not http_1_0
+        self._kept = self._is_short(_PASSED_OVER) and self.parser.should_keep_alive() and not http_1_0
         self._refused = True
         more = self.server_state.default_headers
         self.transport.write(door.refuse(self.url, self.headers, more, close=not self._kept))
 
-    def _is_short(self) -> bool:
-        """Say whether a short body follows, or none."""
+    def _is_short(self, most: int) -> bool:
+        """Say whether a body of at most so many bytes follows, or none."""
         size = 0
         for name, value in self.headers:
             if name == b"content-length":
                 size = int(value)  # the parser takes digits alone
             elif name in (b"transfer-encoding", b"expect"):
                 return False
-        return size <= _PASSED_OVER
+        return size <= most
 
     def _wait_for_head(self) -> None:
-        self._timer = self.loop.call_later(self._head_seconds, self._end, _SLOW)
+        self._timer = self.loop.call_later(spread(self._head_seconds), self._end, _SLOW)
 
     def _disarm(self) -> None:
         if self._timer is not None:

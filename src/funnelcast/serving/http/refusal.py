@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from collections.abc import Mapping
 
-__all__ = ["RefusalError", "excerpt", "overloaded", "refusal_body", "request_id_of"]
+__all__ = ["RefusalError", "excerpt", "overloaded", "refusal_body", "request_id_of", "slow_body"]
 
 _EXCERPT = 40  # characters of a client's text in a message
 _MESSAGE = 400
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_IDS = random.Random()  # an id is no secret, and asking the system for 16 bytes takes as long as parsing a row
 
 
 class RefusalError(Exception):
@@ -69,7 +70,7 @@ def request_id_of(given: str) -> str:
     Args:
         given: the header `x-request-id`.
     """
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_IDS.getrandbits(128):032x}"
 
 
 def overloaded(reason: str = "all places are taken", **headers: str) -> RefusalError:
@@ -81,6 +82,17 @@ def overloaded(reason: str = "all places are taken", **headers: str) -> RefusalE
     """
     message = f"{reason}; try again later"
     return RefusalError(429, "overloaded", message, headers={"retry-after": "1", **headers})
+
+
+def slow_body(seconds: float, received: int) -> RefusalError:
+    """Make the refusal of a body that did not come in time.
+
+    Args:
+        seconds: that it had.
+        received: bytes of it.
+    """
+    message = f"the body should be complete within {seconds:g} s, received {received:,} bytes"
+    return RefusalError(408, "slow_body", message, column="body", headers={"connection": "close"})
 
 
 def excerpt(value: object) -> str:

@@ -92,7 +92,9 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         factory=isinstance(app, _Maker),
         workers=server.workers,
         loop="uvloop",
-        http=partial(GuardedProtocol, head_seconds=server.header_seconds),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            GuardedProtocol, head_seconds=server.header_seconds, body_seconds=server.body_seconds
+        ),
         ws="none",
         log_config=None,
         access_log=False,
