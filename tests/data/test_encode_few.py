@@ -59,7 +59,7 @@ def both(encoders: Encoders, cells: dict[str, list[Any]], types: dict[str, pa.Da
     table = pa.table({name: pa.array(values, types[name]) for name, values in cells.items()})
     found = few.ids(cells)
     same = {name: Repeated(values[0], len(values)) for name, values in cells.items() if len({*map(str, values)}) == 1}
-    np.testing.assert_array_equal(few.ids(cells | same), found)
+    np.testing.assert_array_equal(few.ids({**cells, **same}), found)
     return found, ids_matrix(encoders.encode(table), schema)
 
 
