@@ -116,7 +116,8 @@ def finish(path: Path, outputs: Outputs, schema: Schema, calibration: Calibratio
     """
     names, value = score_columns(schema), None
     if calibration is None:
-        reach, transition = (np.stack([outputs[name] for name in names[k : 2 * schema.n_steps : 2]], 1) for k in (0, 1))
+        # An array of parts is made faster than a stack of them; [S, B], seen as [B, S].
+        reach, transition = (np.array([outputs[name] for name in names[k : 2 * schema.n_steps : 2]]).T for k in (0, 1))
         value = outputs[names[-1]] if schema.value_step is not None else None
     else:
         log_odds = [outputs[name] for name in LOG_ODDS]

@@ -16,9 +16,10 @@ from funnelcast.serving.http.paced import Paced, spread, too_late
 from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded, slow_body
 from funnelcast.serving.http.settings import Limits
 
-__all__ = ["Admission"]
+__all__ = ["GATHERED", "Admission"]
 
 T = TypeVar("T")
+GATHERED = "gathered"  # in the state of a request whose body is complete, so that it needs no time limit
 _CLOSE = {"connection": "close"}  # the rest of the body is not read
 
 
@@ -84,28 +85,31 @@ class Admission:
         Raises:
             RefusalError: it is too large, too slow, packed, or no JSON by its header.
         """
-        size = 0
         _check_headers(request.headers, self._limits.body_bytes)
         parts: list[bytes] = []
         try:
-            try:
-                async with asyncio.timeout(spread(self._body_seconds)):
-                    async for part in request.stream():
-                        size += len(part)
-                        self.held += len(part)
-                        parts.append(part)
-                        self._check_size(size)
-            except TimeoutError as error:
-                raise slow_body(self._body_seconds, size) from error
+            if getattr(request.state, GATHERED, False):
+                await self._read(request, parts)
+            else:
+                try:
+                    async with asyncio.timeout(spread(self._body_seconds)):
+                        await self._read(request, parts)
+                except TimeoutError as error:
+                    raise slow_body(self._body_seconds, sum(map(len, parts))) from error
             yield b"".join(parts)
         finally:
-            self.held -= size
+            self.held -= sum(map(len, parts))
 
-    def _check_size(self, size: int) -> None:
-        if size > self._limits.body_bytes:
-            raise _too_large(self._limits.body_bytes, "more")
-        if self.held > self._limits.held_bytes:
-            raise overloaded("the bodies of other requests take the memory", **_CLOSE)
+    async def _read(self, request: Request, parts: list[bytes]) -> None:
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            self.held += len(part)
+            parts.append(part)
+            if size > self._limits.body_bytes:
+                raise _too_large(self._limits.body_bytes, "more")
+            if self.held > self._limits.held_bytes:
+                raise overloaded("the bodies of other requests take the memory", **_CLOSE)
 
     async def run(self, job: Callable[[], T], deadline: float, *, small: bool = False) -> T:
         """Run a job.

@@ -7,6 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from funnelcast.serving.http.admission import GATHERED
 from funnelcast.serving.http.door import Door, is_scoring
 from funnelcast.serving.http.joined import JoinedWrites
 from funnelcast.serving.http.paced import spread
@@ -143,6 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(door)
             self._kept = self._kept and not self._last
             return
+        self.scope["state"][GATHERED] = True
         self._let_in()
         door.admit(self.loop)
         self.cycle.keep_alive = self.cycle.keep_alive and not self._last

@@ -98,6 +98,7 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nothing here asks where a request came from
         server_header=False,
         ssl_certfile=server.certificate,
         ssl_keyfile=server.private_key,

@@ -78,7 +78,7 @@ class Limits(_Table):
     body_bytes: int = Field(default=4 << 20, ge=1)
     held_bytes: int = Field(default=256 << 20, ge=1)
     rows: int = Field(default=5000, ge=1)
-    waiting: int = Field(default=32, ge=1)
+    waiting: int = Field(default=128, ge=1)
     deadline_ms: int = Field(default=2000, ge=1, le=600_000)
 
 
