@@ -49,6 +49,7 @@ class Repeated:
 
 _Cells = _Values | Repeated
 _Find = Callable[[_Values], list[int]]
+_SMALL = 1 << 16  # values of a vocabulary up to which a dictionary, twice as fast, is worth more memory than a table
 _CATEGORIES, _NUMBERS = frozenset({int, str}), frozenset({int, float})
 
 
@@ -144,7 +145,7 @@ def _ids(find: _Find, cells: _Cells) -> list[int]:
 def _known(vocabulary: Vocabulary) -> _Find:
     if not len(vocabulary.values):
         return lambda values: [NULL_ID if v is None else UNKNOWN_ID for v in values]
-    if vocabulary.table is None:
+    if vocabulary.table is None or len(vocabulary.values) <= _SMALL:
         find = vocabulary.dictionary.get
         return lambda values: [find(v, UNKNOWN_ID) for v in values]
     low, table = vocabulary.table

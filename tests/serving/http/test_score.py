@@ -15,6 +15,9 @@ from tests.serving.http.conftest import ROW, Client
 from funnelcast.predict import predict_file
 from funnelcast.run import Run
 from funnelcast.serving import Bundle
+from funnelcast.serving.http.columns import raw_columns
+from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.rows import raw_rows
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
@@ -71,6 +74,22 @@ def test_golden_rows_through_json_have_their_scores(client: Client, first: Path)
     raw = bundle.golden.raw
     said = client.post({"candidates": rows_of(raw)}).json
     np.testing.assert_allclose(reach_of(said), bundle.golden.scored.reach[: raw.num_rows], rtol=0, atol=1e-5)
+
+
+def test_names_that_nobody_reads_are_not_looked_for_in_all_rows(first: Path) -> None:
+    class Counting(dict[str, Any]):
+        looks = 0
+
+        def get(self, name: str, default: Any = None) -> Any:
+            Counting.looks += 1
+            return super().get(name, default)
+
+    columns = raw_columns(Bundle.load(first).encoders)
+    rows = [Counting(ROW | {f"k{number}": 1 for number in range(1000)}), *(Counting() for _ in range(99))]
+    given = raw_rows(Request(None, {}, rows, None), columns, largest=100, strict=False)
+    assert (
+        0 < Counting.looks <= 100 * len(columns) and sorted(given.unknown) == sorted(f"k{n}" for n in range(1000))[:8]
+    )
 
 
 def test_null_missing_and_unknown_have_their_own_ids(client: Client) -> None:

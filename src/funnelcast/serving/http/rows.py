@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -77,7 +78,7 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             row=None if rows == 0 else largest,
             column=name,
         )
-    given = body.columns if body.columns is not None else dict.fromkeys(set[str]().union(*(body.candidates or ())))
+    given = body.columns if body.columns is not None else _columns(body.candidates or (), columns)
     unknown = [name for name in (*body.context, *given) if name not in columns]
     missing = [name for name in columns if name not in body.context and name not in given]
     if strict:
@@ -90,11 +91,22 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             column=twice,
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
-    if rows <= FEW_ROWS:
-        return RawRows(columns, {name: _cells(body, column, rows) for name, column in columns.items()}, missing, named)
-    return RawRows(
-        columns, pa.table({name: _array(body, column, rows) for name, column in columns.items()}), missing, named
-    )
+    make = _cells if rows <= FEW_ROWS else _array
+    made = {name: make(body.context, given.get(name), column, rows) for name, column in columns.items()}
+    return RawRows(columns, made if rows <= FEW_ROWS else pa.table(made), missing, named)
+
+
+def _columns(candidates: Sequence[Mapping[str, Any]], known: Collection[str]) -> Mapping[str, Sequence[Any]]:
+    """Turn rows into columns; a value that a row lacks is null. Names that are not known may have no values."""
+    first = candidates[0]
+    if len(first) > 1 and all(len(candidate) == len(first) for candidate in candidates):
+        try:  # usually all have the same names, and this takes half the time
+            return dict(zip(first, zip(*map(itemgetter(*first), candidates), strict=True), strict=True))
+        except KeyError:
+            pass
+    names = dict.fromkeys(name for candidate in candidates for name in candidate)
+    # A row may have very many names; to look for each of them in all rows would take very long.
+    return {name: [candidate.get(name) for candidate in candidates] if name in known else () for name in names}
 
 
 def count_rows(body: Request) -> int:
@@ -143,22 +155,13 @@ def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[st
         )
 
 
-def _array(body: Request, column: RawColumn, rows: int) -> pa.Array:
-    if column.name in body.context:
-        return pa.repeat(column.array([body.context[column.name]], None)[0], rows)
-    values = _values(body, column.name)
+def _array(context: Mapping[str, Any], values: Sequence[Any] | None, column: RawColumn, rows: int) -> pa.Array:
+    if column.name in context:
+        return pa.repeat(column.array([context[column.name]], None)[0], rows)
     return pa.nulls(rows, column.type) if values is None else column.array(values)
 
 
-def _cells(body: Request, column: RawColumn, rows: int) -> Cells:
-    if column.name in body.context:
-        return Repeated(column.cells([body.context[column.name]], None)[0], rows)
-    values = _values(body, column.name)
+def _cells(context: Mapping[str, Any], values: Sequence[Any] | None, column: RawColumn, rows: int) -> Cells:
+    if column.name in context:
+        return Repeated(column.cells([context[column.name]], None)[0], rows)
     return Repeated(None, rows) if values is None else column.cells(values)
-
-
-def _values(body: Request, name: str) -> Sequence[Any] | None:
-    """Return a value a row of what stands in no context; None for a column that `columns` lacks."""
-    if body.columns is not None:
-        return body.columns.get(name)
-    return [candidate.get(name) for candidate in body.candidates or ()]
