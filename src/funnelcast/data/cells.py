@@ -6,9 +6,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from funnelcast.arrow import pa, pc
 from funnelcast.errors import DataError
 from funnelcast.schema import UNKNOWN_ID
 
@@ -16,7 +15,6 @@ __all__ = ["BLANKS", "FIRST_VALUE_ID", "Cells", "ValueType", "canonical", "numbe
 
 ValueType = Literal["int64", "string"]
 FIRST_VALUE_ID = UNKNOWN_ID + 1
-_INT64, _STRING = pa.int64(), pa.string()
 _LARGEST_WHOLE = 2**63 - 1
 BLANKS = " \t\n\r\v\f"  # stripped around the items of a multi-valued cell
 
@@ -40,7 +38,7 @@ def canonical(values: pa.Array, column: str, wanted: ValueType | None = None) ->
         values = values.dictionary_decode()
     try:
         plain = _plain(values)
-        target = {"int64": _INT64, "string": _STRING}[wanted] if wanted else plain.type
+        target = {"int64": pa.int64(), "string": pa.string()}[wanted] if wanted else plain.type
         return plain if plain.type == target else plain.cast(target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         names = {"int64": "whole numbers", "string": "text", None: "text, whole numbers, booleans or dates"}
@@ -52,7 +50,7 @@ def canonical(values: pa.Array, column: str, wanted: ValueType | None = None) ->
 def _plain(values: pa.Array) -> pa.Array:
     """Categories as int64 or string, by their own type."""
     kind = values.type
-    if kind in (_INT64, _STRING):
+    if kind in (pa.int64(), pa.string()):
         return values  # a cast copies nothing, but few rows feel the call
     if pa.types.is_uint64(kind) and (pc.max(values).as_py() or 0) > _LARGEST_WHOLE:
         return values.cast(pa.string())  # such as hashed ids; preparation keeps these columns as text

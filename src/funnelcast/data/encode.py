@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from funnelcast.arrow import arrow_errors, pa
 from funnelcast.data.encode_categories import HashBuckets, Multi, Vocabulary
 from funnelcast.data.encode_few import FewRows
 from funnelcast.data.encode_numbers import LogRound, Quantile
@@ -114,6 +114,21 @@ class Encoders:
         few = FewRows(self.columns, self.statistics)
         self.few = few if few.usable else None
 
+    def few_rows(self) -> FewRows:
+        """Return what encodes lists of values.
+
+        Raises:
+            ConfigError: a column is read as text and as a number, which takes PyArrow.
+        """
+        if self.few is None:
+            self.keep_dictionaries()
+        if self.few is None:
+            raise ConfigError(
+                "an encoder reads as a number what another one reads as text, which needs PyArrow; "
+                "it is not installed; install it by: pip install pyarrow"
+            )
+        return self.few
+
     def fields(self) -> list[Field]:
         """Return the fields: features in the description's order, then target statistics."""
         return [encoder.field for encoder in self.columns] + [
@@ -209,7 +224,7 @@ class Encoders:
         data = read_json(path, "an encoders file", "encoders", version=_FORMAT)
         try:
             encoders = [cls._read(path, entry) for entry in data["encoders"]]
-        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (ValueError, KeyError, TypeError, *arrow_errors()) as error:
             raise ArtifactError(
                 f"{path}: should be an encoders file, received: {type(error).__name__}: {error}"
             ) from error

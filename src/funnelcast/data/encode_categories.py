@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
+from funnelcast.arrow import has_arrow, pa, pc
 from funnelcast.data.cells import FIRST_VALUE_ID, ValueType, canonical, split_cells
 from funnelcast.data.description import Feature
 from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
@@ -60,6 +59,26 @@ class Multi:
         return cls(data["separator"], int(data["max_length"])) if data is not None else None
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """Values of a vocabulary where PyArrow is not installed; has what a vocabulary then asks of an array."""
+
+    items: list[Any]
+    value_type: ValueType
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.items[place]
+
+    def to_pylist(self) -> list[Any]:
+        return self.items
+
+    def to_numpy(self) -> npt.NDArray[np.int64]:
+        return np.array(self.items, np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """Each value that TRAIN shows often enough has its own id.
@@ -100,6 +119,8 @@ class Vocabulary:
     @property
     def value_type(self) -> ValueType:
         """Type of the values."""
+        if isinstance(self.values, _Listed):
+            return self.values.value_type
         return "int64" if pa.types.is_int64(self.values.type) else "string"
 
     @property
@@ -214,8 +235,12 @@ class Vocabulary:
         Args:
             data: JSON data.
         """
-        value_type = {"int64": pa.int64(), "string": pa.string()}[data["type"]]
-        values = pa.array(data["values"], value_type)
+        if data["type"] not in get_args(ValueType):
+            raise ValueError(f"a vocabulary of the type {data['type']!r}")
+        if has_arrow():
+            values = pa.array(data["values"], {"int64": pa.int64(), "string": pa.string()}[data["type"]])
+        else:
+            values = _Listed(data["values"], data["type"])
         return cls(data["name"], data["column"], values, Multi.from_json(data["multi"]))
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from funnelcast.arrow import pa
 from funnelcast.data.cells import FIRST_VALUE_ID, numbers
 from funnelcast.schema import NULL_ID, UNKNOWN_ID, Field
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from funnelcast.arrow import pa
 from funnelcast.schema import Schema, field_column
 
 __all__ = ["CACHED_ROWS", "Ids", "ids_matrix"]

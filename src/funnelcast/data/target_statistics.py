@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from funnelcast.arrow import has_arrow, pa, pc
 from funnelcast.data.cells import FIRST_VALUE_ID, numbers
 from funnelcast.data.encode_categories import FEW_ROWS, Vocabulary
 from funnelcast.data.encode_numbers import LogRound, Quantile
@@ -193,7 +192,7 @@ class KeyStatistics:
     @cached_property
     def _ids(self) -> npt.NDArray[np.int32]:
         """[K + 1, S + 1] the fields' ids of each key, and last of one that TRAIN has not shown."""
-        return np.stack([array.to_numpy() for array in self.bucket(*self._by_key())], axis=1)
+        return np.stack(self._bucket(*self._by_key()), axis=1)
 
     @cached_property
     def _order(self) -> Whole:
@@ -202,7 +201,9 @@ class KeyStatistics:
     def _places(self, codes: Whole) -> Whole:
         """[B] place of each key in `codes`, or the number of keys for one that TRAIN has not shown."""
         known = self.codes
-        if len(codes) > FEW_ROWS or "_order" not in vars(self) or not len(known):
+        if not len(known):
+            return np.zeros(len(codes), np.int64)
+        if "_order" not in vars(self) or (len(codes) > FEW_ROWS and has_arrow()):
             found = pc.fill_null(pc.index_in(pa.array(codes), value_set=pa.array(known)), len(known))
             return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
         places = self._order[np.minimum(np.searchsorted(known, codes, sorter=self._order), len(known) - 1)]
@@ -215,10 +216,13 @@ class KeyStatistics:
             rows: [B] n.
             means: [B, S] smoothed means.
         """
+        return [pa.array(ids) for ids in self._bucket(rows, means)]
+
+    def _bucket(self, rows: Whole, means: Floats) -> list[npt.NDArray[np.int32]]:
         count = Quantile("", "", tuple(float(low) for low in self.count_lows))
         numbers_of_rows = LogRound.bucket_numbers(rows.astype(np.float64), COUNT_SCALE).astype(np.float64)
-        encoded = [pa.array(quantile.ids(means[:, i])) for i, quantile in enumerate(self.means)]
-        return [*encoded, pa.array(count.ids(numbers_of_rows))]
+        encoded = [quantile.ids(means[:, i]) for i, quantile in enumerate(self.means)]
+        return [*encoded, count.ids(numbers_of_rows)]
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, as JSON data."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from funnelcast.data.encode import Encoders, HashBuckets, LogRound, Multi, Quantile, Vocabulary
 from funnelcast.data.ids import Ids, ids_matrix
 from funnelcast.schema import NULL_ID, UNKNOWN_ID, Schema
-from funnelcast.serving.golden import Golden
+from funnelcast.serving.golden import Golden, raw_table
 from funnelcast.serving.scorer import Scored
 
 __all__ = ["golden_rows"]
@@ -53,9 +53,9 @@ def golden_rows(encoders: Encoders, schema: Schema, score: Callable[[Ids], Score
             for place, (name, values) in enumerate(columns.items())
         }
         rows.append({name: columns[name].usual[pick] for name, pick in picks.items()})
-    raw = pa.Table.from_pylist(rows, schema=pa.schema([(name, values.kind) for name, values in columns.items()]))
-    ids = np.concatenate([ids_matrix(encoders.encode(raw), schema), _drawn_ids(schema)])
-    return Golden(raw, ids, score(ids))
+    types = {name: str(values.kind) for name, values in columns.items()}
+    ids = np.concatenate([ids_matrix(encoders.encode(raw_table(rows, types)), schema), _drawn_ids(schema)])
+    return Golden(rows, types, ids, score(ids))
 
 
 def _drawn_ids(schema: Schema) -> Ids:

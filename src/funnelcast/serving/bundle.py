@@ -16,8 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from funnelcast.arrow import pa
 from funnelcast.calibration import Calibration
 from funnelcast.data.encode import Encoders
 from funnelcast.data.ids import Ids, ids_matrix

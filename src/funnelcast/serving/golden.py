@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from funnelcast.arrow import arrow_errors, has_arrow, pa
 from funnelcast.data.encode import Encoders
 from funnelcast.data.ids import Ids, ids_matrix
 from funnelcast.errors import ArtifactError, DataError
@@ -17,10 +18,13 @@ from funnelcast.files import read_json, write_json
 from funnelcast.schema import Schema
 from funnelcast.serving.scorer import Scored
 
-__all__ = ["TOLERANCE", "Golden"]
+__all__ = ["TOLERANCE", "Golden", "raw_table"]
 
 FORMAT = 1
 TOLERANCE = 1e-5  # of a probability, and of a value beside the largest
+_LIST = "list<item: {}>"
+_PLAIN = ("int64", "double", "string", "null")
+_TYPES = {*_PLAIN, *map(_LIST.format, _PLAIN)}
 _KEYS = ("types", "rows", "ids", "reach", "transition", "value")
 
 
@@ -29,21 +33,27 @@ class Golden:
     """Rows and what PyTorch says of them.
 
     Args:
-        raw: the raw columns of the first rows: nulls, unknown and extreme values, then usual ones.
+        rows: raw values of the first rows: nulls, unknown and extreme ones, then usual ones.
+        types: name of each raw column -> its Arrow type, such as `int64` or `list<item: string>`.
         ids: [N, W] ids of all rows; those behind the raw ones are given as ids alone.
         scored: scores of all rows.
     """
 
-    raw: pa.Table
+    rows: Sequence[Mapping[str, Any]]
+    types: Mapping[str, str]
     ids: Ids
     scored: Scored
 
+    @cached_property
+    def raw(self) -> pa.Table:
+        """The raw rows as a table."""
+        return raw_table(self.rows, self.types)
+
     def write(self, path: Path) -> None:
         """Write the rows as JSON."""
-        types = {field.name: str(field.type) for field in self.raw.schema}
         scores = {name: None if part is None else part.tolist() for name, part in self.scored._asdict().items()}
-        rows = self.raw.to_pylist()
-        write_json(path, {"format": FORMAT, "types": types, "rows": rows, "ids": self.ids.tolist(), **scores})
+        raw = {"types": dict(self.types), "rows": list(self.rows)}
+        write_json(path, {"format": FORMAT, **raw, "ids": self.ids.tolist(), **scores})
 
     @classmethod
     def read(cls, path: Path, schema: Schema) -> Golden:
@@ -58,12 +68,15 @@ class Golden:
         """
         record = read_json(path, "golden rows", *_KEYS, version=FORMAT)
         try:
-            columns = [pa.field(name, _type(text)) for name, text in record["types"].items()]
-            raw = pa.Table.from_pylist(record["rows"], schema=pa.schema(columns))
+            rows, types = list(map(dict, record["rows"])), dict(record["types"])
+            if unknown := next((text for text in types.values() if text not in _TYPES), None):
+                raise ValueError(f"the type {unknown!r}")
+            if has_arrow():
+                raw_table(rows, types)
             ids = np.array(record["ids"], np.int32)
             reach, transition = (np.array(record[name], np.float32) for name in ("reach", "transition"))
             value = None if record["value"] is None else np.array(record["value"], np.float32)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, *arrow_errors()) as error:
             raise ArtifactError(f"{path}: should be golden rows, received: {error!r}") from error
         wanted: dict[str, tuple[int, ...]] = {
             "ids": (schema.width,),
@@ -78,7 +91,7 @@ class Golden:
             if part.shape != (len(ids), *wanted[name]) or not len(ids):
                 expected = [len(ids) or "rows", *wanted[name]]
                 raise ArtifactError(f"{path}: '{name}' should be {expected}, received {list(part.shape)}")
-        return cls(raw, ids, Scored(reach, transition, value))
+        return cls(rows, types, ids, Scored(reach, transition, value))
 
     def check(self, path: Path, encoders: Encoders, schema: Schema, score: Callable[[Ids], Scored]) -> float:
         """Encode and score the rows again.
@@ -95,11 +108,8 @@ class Golden:
         Raises:
             ArtifactError: a row has other ids or scores.
         """
-        if self.raw.num_rows:
-            try:
-                ids = ids_matrix(encoders.encode(self.raw), schema)
-            except DataError as error:
-                raise ArtifactError(f"{path}: should hold raw rows of the encoders, received: {error}") from error
+        if self.rows:
+            ids = self._encode(path, encoders, schema)
             expected = self.ids[: len(ids)]
             if not np.array_equal(ids, expected):
                 row = int(np.argwhere((ids != expected).any(axis=1))[0][0])
@@ -122,11 +132,22 @@ class Golden:
                 )
         return largest
 
+    def _encode(self, path: Path, encoders: Encoders, schema: Schema) -> Ids:
+        if not has_arrow():
+            return encoders.few_rows().ids({name: [row[name] for row in self.rows] for name in encoders.raw_columns()})
+        try:
+            return ids_matrix(encoders.encode(self.raw), schema)
+        except DataError as error:
+            raise ArtifactError(f"{path}: should hold raw rows of the encoders, received: {error}") from error
 
-def _type(text: str) -> Any:
-    """Read an Arrow type of ours, or a list of one."""
-    known = {str(kind): kind for kind in (pa.int64(), pa.float64(), pa.string(), pa.null())}
-    lists = {str(pa.list_(kind)): pa.list_(kind) for kind in known.values()}
-    if text not in known | lists:
-        raise ValueError(f"the type {text!r}")
-    return (known | lists)[text]
+
+def raw_table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pa.Table:
+    """Make a table of raw rows.
+
+    Args:
+        rows: raw values by column.
+        types: name of each raw column -> its Arrow type.
+    """
+    kinds = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "null": pa.null()}
+    known = kinds | {_LIST.format(name): pa.list_(kind) for name, kind in kinds.items()}
+    return pa.Table.from_pylist(list(rows), schema=pa.schema([(name, known[text]) for name, text in types.items()]))

@@ -73,7 +73,7 @@ def test_both_scores_are_logged_under_the_request(shop: Path, tmp_path: Path, al
         assert 'funnelcast_shadow_difference_count{variant="second"} 24.0' in text
         assert 'funnelcast_scored_rows_total{variant="second"}' not in text
     table = pq.read_table(tmp_path / "log").slice(0, len(ASKED))
-    assert table.schema.equals(module.SHADOW_SCHEMA)
+    assert table.schema.equals(module.shadow_schema())
     assert table["request_id"].to_pylist() == ids
     versions = [Bundle.load(shop / name).version for name in ("first", "second")]
     first = table.to_pylist()[0]

@@ -16,7 +16,7 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
 from funnelcast.serving.http import service as service_module
-from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.file_log import FileLog
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
@@ -95,7 +95,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(waiting=5, file_rows=2), count)
+    log = FileLog("exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(waiting=5, file_rows=2), count)
     monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
     for number in range(30):
         log.add(row(f"u{number}"))
@@ -104,7 +104,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     counted.clear()
     monkeypatch.undo()
     monkeypatch.setattr(pq, "write_table", refuse)
-    log = ParquetLog("exposures", tmp_path / "log", SCHEMA, LogSettings(file_rows=2), count)
+    log = FileLog("exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(file_rows=2), count)
     for number in range(3):
         log.add(row(f"u{number}"))
     log.close()
@@ -113,8 +113,8 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
 
 def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
-    log = ParquetLog(
-        "exposures", tmp_path, SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
+    log = FileLog(
+        "exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
     )
     for number in range(10):
         log.add(row(f"u{number}"))
@@ -124,7 +124,7 @@ def test_files_are_closed_by_rows(tmp_path: Path) -> None:
 
 
 def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    logs = [ParquetLog("exposures", tmp_path, SCHEMA, LogSettings(), lambda *_: None) for _ in range(3)]
+    logs = [FileLog("exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, LogSettings(), lambda *_: None) for _ in range(3)]
     for number, log in enumerate(logs):  # of one process number and within a second, as in containers
         log.add(row(f"u{number}"))
     for log in logs:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
+from funnelcast.arrow import pa
 from funnelcast.errors import DataError
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import RawRows
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
-__all__ = ["answer", "encode_json", "score_rows", "score_table"]
+__all__ = ["answer", "encode_json", "score_rows"]
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -30,20 +30,11 @@ def score_rows(variant: Variant, rows: RawRows) -> Scored:
     """
     few = variant.bundle.encoders.few
     if few is None or rows.cells is None:
-        return score_table(variant, rows.table)
+        return _score_table(variant, rows.table)
     return variant.bundle.score_ids(few.ids(rows.cells))
 
 
-def score_table(variant: Variant, table: pa.Table) -> Scored:
-    """Score rows that a client sent.
-
-    Args:
-        variant: what scores.
-        table: its raw columns.
-
-    Raises:
-        RefusalError: the encoders do not take a column after all, such as text that is no number.
-    """
+def _score_table(variant: Variant, table: pa.Table) -> Scored:
     try:
         ids = variant.bundle.encode(table)
     except DataError as error:

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-import pyarrow as pa
 
+from funnelcast.arrow import arrow_errors, pa
 from funnelcast.data.encode import Encoders, HashBuckets, Multi, Vocabulary
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
 __all__ = ["Kind", "RawColumn", "raw_columns"]
 
 Kind = Literal["whole", "text", "number"]
-_ARROW = {"whole": pa.int64(), "text": pa.string(), "number": pa.float64()}
 _WORDS = {"whole": "a whole number", "text": "text", "number": "a number"}
 _PLURALS = {"whole": "whole numbers", "text": "text", "number": "numbers"}
 _NULL = type(None)
@@ -47,7 +46,8 @@ class RawColumn:
     @property
     def type(self) -> pa.DataType:
         """Type of the array."""
-        return pa.list_(_ARROW[self.kind]) if self.several else _ARROW[self.kind]
+        kind = {"whole": pa.int64(), "text": pa.string(), "number": pa.float64()}[self.kind]
+        return pa.list_(kind) if self.several else kind
 
     @property
     def words(self) -> str:
@@ -66,7 +66,7 @@ class RawColumn:
         """
         try:
             return pa.array(self._as_is(values) or self._one_by_one(values, first), self.type)
-        except (OverflowError, pa.ArrowException):
+        except (OverflowError, *arrow_errors()):
             return pa.array(self._one_by_one(values, first), self.type)
 
     def cells(self, values: Sequence[Any], first: int | None = 0) -> Sequence[Any]:
@@ -169,6 +169,7 @@ def raw_columns(encoders: Encoders) -> dict[str, RawColumn]:
         By name, in the encoders' order.
 
     Example:
+        >>> import pyarrow as pa
         >>> tab = Vocabulary("tab", "tab", pa.array(["home"]))
         >>> raw_columns(Encoders([tab]))
         {'tab': RawColumn(name='tab', kind='text', several=False)}

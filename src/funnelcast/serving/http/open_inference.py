@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from funnelcast import __version__
+from funnelcast.arrow import pa
 from funnelcast.schema import score_columns
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import decode_json
 from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.rows import RawRows, takes_lists
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
@@ -21,7 +22,7 @@ __all__ = [
     "DATATYPES",
     "InferRequest",
     "infer_answer",
-    "infer_table",
+    "infer_rows",
     "model_metadata",
     "parse_infer",
     "server_metadata",
@@ -98,7 +99,7 @@ def parse_infer(body: bytes) -> InferRequest:
     return decode_json(_DECODER, body)
 
 
-def infer_table(request: InferRequest, columns: Mapping[str, RawColumn], largest: int) -> pa.Table:
+def infer_rows(request: InferRequest, columns: Mapping[str, RawColumn], largest: int) -> RawRows:
     """Lay tensors out as raw columns.
 
     Args:
@@ -120,15 +121,18 @@ def infer_table(request: InferRequest, columns: Mapping[str, RawColumn], largest
     if left := next((name for name in columns if name not in given), None):
         raise RefusalError(400, "missing_column", f"the inputs should have '{left}', received none", column=left)
     rows = None
-    arrays = {}
+    given_values = {}
     for name, column in columns.items():
         values = _values(given[name], column, largest)
         rows = len(values) if rows is None else rows
         if len(values) != rows:
             message = f"the input '{name}' should have {rows:,} rows like the ones before, received {len(values):,}"
             raise RefusalError(400, "ragged_columns", message, row=min(rows, len(values)), column=name)
-        arrays[name] = column.array(values)
-    return pa.table(arrays)
+        given_values[name] = values
+    if takes_lists(rows or 0):
+        return RawRows(columns, {name: column.cells(given_values[name]) for name, column in columns.items()}, [], [])
+    arrays = {name: column.array(given_values[name]) for name, column in columns.items()}
+    return RawRows(columns, pa.table(arrays), [], [])
 
 
 def _names(columns: Mapping[str, RawColumn]) -> str:

@@ -127,7 +127,7 @@ def example_body(variant: Variant) -> dict[str, Any]:
     Args:
         variant: the bundle.
     """
-    return {"candidates": variant.bundle.golden.raw.slice(4, 2).to_pylist()}
+    return {"candidates": variant.bundle.golden.rows[4:6]}
 
 
 def docs_page(variants: Variants, *, page: bool = False, admin: bool = False) -> str:

@@ -8,14 +8,13 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
-import pyarrow as pa
-
+from funnelcast.arrow import has_arrow, pa
 from funnelcast.data.encode_few import Repeated
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import Request
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
-__all__ = ["FEW_ROWS", "RawRows", "count_rows", "raw_rows"]
+__all__ = ["FEW_ROWS", "RawRows", "count_rows", "raw_rows", "takes_lists"]
 
 FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
 _NAMED = 8  # columns listed in one answer
@@ -41,12 +40,12 @@ class RawRows:
     @property
     def cells(self) -> Mapping[str, Cells] | None:
         """The columns as lists of values, where there are few rows."""
-        return None if isinstance(self.given, pa.Table) else self.given
+        return self.given if isinstance(self.given, Mapping) else None
 
     @cached_property
     def table(self) -> pa.Table:
         """The columns as a table."""
-        if isinstance(self.given, pa.Table):
+        if not isinstance(self.given, Mapping):
             return self.given
         given = {name: cells.cells() if isinstance(cells, Repeated) else cells for name, cells in self.given.items()}
         return pa.table({name: pa.array(given[name], column.type) for name, column in self.columns.items()})
@@ -91,9 +90,9 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             column=twice,
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
-    make = _cells if rows <= FEW_ROWS else _array
+    make = _cells if takes_lists(rows) else _array
     made = {name: make(body.context, given.get(name), column, rows) for name, column in columns.items()}
-    return RawRows(columns, made if rows <= FEW_ROWS else pa.table(made), missing, named)
+    return RawRows(columns, made if takes_lists(rows) else pa.table(made), missing, named)
 
 
 def _columns(candidates: Sequence[Mapping[str, Any]], known: Collection[str]) -> Mapping[str, Sequence[Any]]:
@@ -107,6 +106,15 @@ def _columns(candidates: Sequence[Mapping[str, Any]], known: Collection[str]) ->
     names = dict.fromkeys(name for candidate in candidates for name in candidate)
     # A row may have very many names; to look for each of them in all rows would take very long.
     return {name: [candidate.get(name) for candidate in candidates] if name in known else () for name in names}
+
+
+def takes_lists(rows: int) -> bool:
+    """Say whether columns of so many rows should be lists of values, which few rows are, and all without PyArrow.
+
+    Args:
+        rows: of a request.
+    """
+    return rows <= FEW_ROWS or not has_arrow()
 
 
 def count_rows(body: Request) -> int:

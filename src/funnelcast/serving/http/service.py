@@ -6,18 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from funnelcast.experiment.exposure import exposure_schema
+from funnelcast.experiment.exposure import exposure_columns, exposure_schema
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
-from funnelcast.serving.http.answer import answer, encode_json, score_rows, score_table
+from funnelcast.serving.http.answer import answer, encode_json, score_rows
 from funnelcast.serving.http.decode import Request, parse_body
+from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
-from funnelcast.serving.http.open_inference import infer_answer, infer_table, parse_infer
-from funnelcast.serving.http.parquet_log import ParquetLog
+from funnelcast.serving.http.open_inference import infer_answer, infer_rows, parse_infer
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.rows import count_rows, raw_rows
@@ -67,10 +68,12 @@ class Service:
         ready: whether golden rows were reproduced, and the service is not about to stop.
 
     Raises:
-        ConfigError: the keys are wrong.
+        ConfigError: the keys are wrong, or a log's format cannot be written here.
     """
 
     def __init__(self, variants: Variants, settings: Settings) -> None:
+        check_format("exposures", settings.exposures)
+        check_format("shadow", settings.shadow)
         self.variants, self.settings = variants, settings
         self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
@@ -82,7 +85,7 @@ class Service:
             self.metrics.model.labels(variant.name, variant.version).set(1)
         self.ready = False
         self.ab = AbPage(settings.ab, self._experiment) if settings.ab.page else None
-        self._exposures: ParquetLog | None = None
+        self._exposures: FileLog | None = None
         self._shadow: Shadow | None = None
         self._follower: Follower | None = None
 
@@ -95,8 +98,16 @@ class Service:
         """
         exposures = self.settings.exposures
         if exposures.folder is not None:
-            schema = exposure_schema("latency_ms", "error", *(["scores"] if exposures.scores else []))
-            self._exposures = ParquetLog("exposures", exposures.folder, schema, exposures, self._count_exposures)
+            optional = ["latency_ms", "error", *(["scores"] if exposures.scores else [])]
+            names = [column.name for column in exposure_columns(*optional)]
+            self._exposures = FileLog(
+                "exposures",
+                exposures.folder,
+                names,
+                partial(exposure_schema, *optional),
+                exposures,
+                self._count_exposures,
+            )
         if self.settings.shadow.shares:
             busy = self.admission
             self._shadow = Shadow(
@@ -193,9 +204,9 @@ class Service:
             ArtifactError: the model gives a score that is NaN or infinite.
         """
         request = parse_infer(body)
-        table = infer_table(request, variant.columns, self.settings.limits.rows)
-        scored = score_table(variant, table)
-        return Answered(encode_json(infer_answer(request, variant, scored, request_id)), variant, table.num_rows)
+        scored = score_rows(variant, infer_rows(request, variant.columns, self.settings.limits.rows))
+        said = encode_json(infer_answer(request, variant, scored, request_id))
+        return Answered(said, variant, len(scored.reach))
 
     def note(self, answered: Answered, request_id: str, started: float) -> None:
         """Count an answer, and log who got it; requests without a user are no exposures.
@@ -269,7 +280,7 @@ class Service:
             "experiment": traffic.experiment,
             "shares": shares,
             "since": since,
-            "exposures": str(settings.exposures.folder / "exposures-*.parquet"),
+            "exposures": str(settings.exposures.folder / f"exposures-*.{settings.exposures.format}"),
             "now": datetime.now(UTC).isoformat(),
             "live": live,
         }

@@ -83,16 +83,18 @@ class Limits(_Table):
 
 
 class LogSettings(_Table):
-    """A log of Parquet files.
+    """A log of files.
 
     Args:
         folder: of the files; None writes none.
+        format: Parquet, or JSON lines.
         waiting: rows that wait to be written; more are counted as lost.
         file_rows: rows of a file.
         file_seconds: after which a file is closed although it has fewer rows.
     """
 
     folder: Path | None = None
+    format: Literal["parquet", "jsonl"] = "parquet"
     waiting: int = Field(default=10_000, ge=1)
     file_rows: int = Field(default=50_000, ge=1)
     file_seconds: float = Field(default=60.0, gt=0)
@@ -103,6 +105,7 @@ class ExposureSettings(LogSettings):
 
     Args:
         folder: see `LogSettings`.
+        format: see `LogSettings`.
         waiting: see `LogSettings`.
         file_rows: see `LogSettings`.
         file_seconds: see `LogSettings`.
@@ -117,6 +120,7 @@ class ShadowSettings(LogSettings):
 
     Args:
         folder: see `LogSettings`.
+        format: see `LogSettings`.
         waiting: requests that wait for a shadow, and rows that wait to be written; more are dropped and counted.
         file_rows: see `LogSettings`, here a row a request.
         file_seconds: see `LogSettings`.

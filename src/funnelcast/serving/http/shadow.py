@@ -12,33 +12,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa
 
+from funnelcast.arrow import pa
 from funnelcast.serving.http.answer import score_rows
 from funnelcast.serving.http.decode import parse_body
+from funnelcast.serving.http.file_log import FileLog
 from funnelcast.serving.http.measure import Metrics, log_line
-from funnelcast.serving.http.parquet_log import ParquetLog
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import raw_rows
 from funnelcast.serving.http.settings import ShadowSettings
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.scorer import Floats
 
-__all__ = ["SHADOW_SCHEMA", "Shadow", "ShadowJob"]
+__all__ = ["Shadow", "ShadowJob", "shadow_schema"]
 
-_STEPS = pa.map_(pa.string(), pa.list_(pa.float32()))
-SHADOW_SCHEMA = pa.schema(
-    [
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("request_id", pa.string()),
-        ("variant", pa.string()),
-        ("model_version", pa.string()),
-        ("shadow", pa.string()),
-        ("shadow_version", pa.string()),
-        ("reach", _STEPS),
-        ("shadow_reach", _STEPS),
-    ]
-)
+_TEXT = ("request_id", "variant", "model_version", "shadow", "shadow_version")
+_REACH = ("reach", "shadow_reach")
 _WAKE = 0.2  # seconds between looks at whether to stop
 _IDLE = 0.005  # seconds between looks at whether the process has nothing else to do
 _LEAVE = 2.0  # seconds that a shadow has to end what it scores when the service stops
@@ -86,11 +75,16 @@ class Shadow:
         self._held, self._lock = 0, threading.Lock()
         self._told: set[tuple[str, str]] = set()  # what has been logged, so that it is logged once
         self._stop = threading.Event()
-        self._log: ParquetLog | None = None
+        self._log: FileLog | None = None
         if settings.folder is not None:
             count = metrics.shadow_log
-            self._log = ParquetLog(
-                "shadow", settings.folder, SHADOW_SCHEMA, settings, lambda end, rows: count.labels(end).inc(rows)
+            self._log = FileLog(
+                "shadow",
+                settings.folder,
+                ("time", *_TEXT, *_REACH),
+                shadow_schema,
+                settings,
+                lambda end, rows: count.labels(end).inc(rows),
             )
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
@@ -180,7 +174,14 @@ class Shadow:
                     "model_version": job.primary.version,
                     "shadow": shadow.name,
                     "shadow_version": shadow.version,
-                    "reach": list(zip(steps, job.reach.T, strict=True)),
-                    "shadow_reach": list(zip(shadow_steps, reach.T, strict=True)),
+                    "reach": dict(zip(steps, job.reach.T.tolist(), strict=True)),
+                    "shadow_reach": dict(zip(shadow_steps, reach.T.tolist(), strict=True)),
                 }
             )
+
+
+def shadow_schema() -> pa.Schema:
+    """Return the Arrow schema of the log."""
+    steps = pa.map_(pa.string(), pa.list_(pa.float32()))
+    text, reach = [(name, pa.string()) for name in _TEXT], [(name, steps) for name in _REACH]
+    return pa.schema([("time", pa.timestamp("us", tz="UTC")), *text, *reach])

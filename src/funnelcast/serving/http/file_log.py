@@ -1,4 +1,4 @@
-"""A log of a service as Parquet files: rows wait in a queue, a thread writes them; no request waits for the disk."""
+"""A log of a service as files: rows wait in a queue, a thread writes them; no request waits for the disk."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import msgspec
 
+from funnelcast.arrow import arrow_errors, has_arrow, pa, pq
+from funnelcast.errors import ConfigError
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.settings import LogSettings
 
-__all__ = ["ParquetLog"]
+__all__ = ["FileLog", "check_format"]
 
 _WAKE = 0.2  # seconds between looks at the clock
+_ENCODE = msgspec.json.Encoder().encode
 
 
-class ParquetLog:
-    """Writes Parquet files.
+class FileLog:
+    """Writes files of Parquet, or of JSON lines.
 
-    A file appears whole under its name, `<name>-<time>-<writer>-<number>.parquet`. The writer is random, since
+    A file appears whole under its name, `<name>-<time>-<writer>-<number>` and an ending. The writer is random, since
     containers that share a folder have processes of the same numbers. What has not been written when a process is
     killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
 
     Args:
         name: of the log, with which its files begin.
         folder: is made where it is missing.
-        schema: columns of a row.
-        settings: sizes of queue and files.
+        names: columns of a row.
+        schema: makes their Arrow schema.
+        settings: format, and sizes of queue and files.
         count: called with `written`, `lost` (the queue was full) or `failed` (the disk refused) and a number of rows.
 
     Raises:
@@ -42,10 +45,16 @@ class ParquetLog:
     """
 
     def __init__(
-        self, name: str, folder: Path, schema: pa.Schema, settings: LogSettings, count: Callable[[str, int], None]
+        self,
+        name: str,
+        folder: Path,
+        names: Sequence[str],
+        schema: Callable[[], pa.Schema],
+        settings: LogSettings,
+        count: Callable[[str, int], None],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._name, self._folder, self._schema = name, folder, schema
+        self._name, self._folder, self._names, self._schema = name, folder, names, schema
         self._settings, self._count = settings, count
         self._queue: queue.Queue[Mapping[str, Any]] = queue.Queue(settings.waiting)
         self._writer = secrets.token_hex(8)
@@ -92,15 +101,38 @@ class ParquetLog:
     def _write(self, rows: list[Mapping[str, Any]]) -> None:
         self._files += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = self._folder / f"{self._name}-{stamp}-{self._writer}-{self._files:06d}.parquet"
+        path = self._folder / f"{self._name}-{stamp}-{self._writer}-{self._files:06d}.{self._settings.format}"
         temporary = path.with_suffix(".tmp")
         try:
-            pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), temporary)
+            if self._settings.format == "parquet":
+                pq.write_table(pa.Table.from_pylist(rows, schema=self._schema()), temporary)
+            else:
+                temporary.write_bytes(b"".join(self._line(row) for row in rows))
             temporary.replace(path)
-        except (OSError, pa.ArrowException):
+        except (OSError, *arrow_errors()):
             # A full disk must not stop the answers; the counter says what a reader will miss.
             log_line(f"{self._name}_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
             self._count("failed", len(rows))
             temporary.unlink(missing_ok=True)
             return
         self._count("written", len(rows))
+
+    def _line(self, row: Mapping[str, Any]) -> bytes:
+        return _ENCODE({name: row.get(name) for name in self._names}) + b"\n"
+
+
+def check_format(key: str, settings: LogSettings) -> None:
+    """Refuse a format that cannot be written here.
+
+    Args:
+        key: of the settings, for the message.
+        settings: of a log.
+
+    Raises:
+        ConfigError: Parquet should be written, and PyArrow is not installed.
+    """
+    if settings.folder is not None and settings.format == "parquet" and not has_arrow():
+        raise ConfigError(
+            f"key '{key}.format': 'parquet' needs PyArrow, which is not installed; install it by: pip install pyarrow, "
+            "or take 'jsonl'"
+        )
