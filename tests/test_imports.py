@@ -13,7 +13,7 @@ import funnelcast
 
 ROOT = Path(funnelcast.__file__).parent
 LAYERS = [
-    ["errors", "files", "process", "registry", "graph", "schema", "progress", "config", "space"],
+    ["errors", "arrow", "files", "process", "registry", "graph", "schema", "progress", "config", "space"],
     [
         "batch",
         "prediction",

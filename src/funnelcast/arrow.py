@@ -18,9 +18,13 @@ def has_arrow() -> bool:
     return importlib.util.find_spec("pyarrow") is not None
 
 
-def arrow_errors() -> tuple[type[Exception], ...]:
-    """Return what `except` should name for PyArrow's errors; nothing where it is not installed."""
-    return (pa.ArrowException,) if has_arrow() else ()
+def arrow_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what `except` should name: PyArrow's errors, where it is installed, and others.
+
+    Args:
+        others: classes.
+    """
+    return (*others, pa.ArrowException) if has_arrow() else others
 
 
 class _Later:

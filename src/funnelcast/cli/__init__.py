@@ -22,7 +22,16 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except FunnelcastError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _say(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "funnelcast":
+            raise
+        _say(f"this command needs '{error.name}', which is not installed; install all by: pip install funnelcast")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -224,7 +224,7 @@ class Encoders:
         data = read_json(path, "an encoders file", "encoders", version=_FORMAT)
         try:
             encoders = [cls._read(path, entry) for entry in data["encoders"]]
-        except (ValueError, KeyError, TypeError, *arrow_errors()) as error:
+        except arrow_errors(ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{path}: should be an encoders file, received: {type(error).__name__}: {error}"
             ) from error

@@ -76,7 +76,7 @@ class Golden:
             ids = np.array(record["ids"], np.int32)
             reach, transition = (np.array(record[name], np.float32) for name in ("reach", "transition"))
             value = None if record["value"] is None else np.array(record["value"], np.float32)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, *arrow_errors()) as error:
+        except arrow_errors(AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(f"{path}: should be golden rows, received: {error!r}") from error
         wanted: dict[str, tuple[int, ...]] = {
             "ids": (schema.width,),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,17 @@ def wait_for(holds: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *words: str, text: str = "", tls: ssl.SSLContext | None = None) -> Iterator[Process]:
+def serving(
+    folder: Path,
+    *words: str,
+    text: str = "",
+    tls: ssl.SSLContext | None = None,
+    start: Sequence[str] = ("-m", "funnelcast"),
+) -> Iterator[Process]:
     (folder / "serve.toml").write_text(text)
     command = [
         sys.executable,
-        "-m",
-        "funnelcast",
+        *start,
         "serve",
         *words,
         "--port",

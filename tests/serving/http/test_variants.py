@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.conftest import ROW, make_client
 
+from funnelcast import arrow
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
+from funnelcast.serving.http import file_log
 from funnelcast.serving.http import service as service_module
-from funnelcast.serving.http.file_log import FileLog
+from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
@@ -95,7 +98,9 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    log = FileLog("exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(waiting=5, file_rows=2), count)
+    log = FileLog(
+        "exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(waiting=5, file_rows=2), count
+    )
     monkeypatch.setattr(log, "_write", lambda rows: time.sleep(0.3))
     for number in range(30):
         log.add(row(f"u{number}"))
@@ -103,7 +108,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     assert counted["lost"] >= 20
     counted.clear()
     monkeypatch.undo()
-    monkeypatch.setattr(pq, "write_table", refuse)
+    monkeypatch.setattr(arrow.pq, "write_table", refuse)
     log = FileLog("exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(file_rows=2), count)
     for number in range(3):
         log.add(row(f"u{number}"))
@@ -114,7 +119,12 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
 def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     counted: list[tuple[str, int]] = []
     log = FileLog(
-        "exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, LogSettings(file_rows=4), lambda end, rows: counted.append((end, rows))
+        "exposures",
+        tmp_path,
+        SCHEMA.names,
+        lambda: SCHEMA,
+        LogSettings(file_rows=4),
+        lambda end, rows: counted.append((end, rows)),
     )
     for number in range(10):
         log.add(row(f"u{number}"))
@@ -123,8 +133,31 @@ def test_files_are_closed_by_rows(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("exposures-*.parquet"))) == 3
 
 
+def test_lines_of_json(tmp_path: Path) -> None:
+    settings = LogSettings(format="jsonl", file_rows=2)
+    log = FileLog("exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, settings, lambda *_: None)
+    for number in range(3):
+        log.add({**row(f"u{number}"), "more": 1})
+    log.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: path.name[-12:])
+    lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    assert [path.name[-12:] for path in files] == ["000001.jsonl", "000002.jsonl"]
+    assert [line["user"] for line in lines] == ["u0", "u1", "u2"]
+    assert list(lines[0]) == SCHEMA.names and datetime.fromisoformat(lines[0]["time"]).tzinfo is not None
+
+
+def test_parquet_is_refused_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_log, "has_arrow", lambda: False)
+    check_format("exposures", LogSettings())
+    check_format("exposures", LogSettings(folder=tmp_path, format="jsonl"))
+    with pytest.raises(ConfigError, match=r"key 'exposures.format': 'parquet' needs PyArrow.* or take 'jsonl'"):
+        check_format("exposures", LogSettings(folder=tmp_path))
+
+
 def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    logs = [FileLog("exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, LogSettings(), lambda *_: None) for _ in range(3)]
+    logs = [
+        FileLog("exposures", tmp_path, SCHEMA.names, lambda: SCHEMA, LogSettings(), lambda *_: None) for _ in range(3)
+    ]
     for number, log in enumerate(logs):  # of one process number and within a second, as in containers
         log.add(row(f"u{number}"))
     for log in logs:

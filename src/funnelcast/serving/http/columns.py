@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-
 from funnelcast.arrow import arrow_errors, pa
 from funnelcast.data.encode import Encoders, HashBuckets, Multi, Vocabulary
 from funnelcast.serving.http.refusal import RefusalError, excerpt
@@ -66,7 +65,7 @@ class RawColumn:
         """
         try:
             return pa.array(self._as_is(values) or self._one_by_one(values, first), self.type)
-        except (OverflowError, *arrow_errors()):
+        except arrow_errors(OverflowError):
             return pa.array(self._one_by_one(values, first), self.type)
 
     def cells(self, values: Sequence[Any], first: int | None = 0) -> Sequence[Any]:

@@ -109,7 +109,7 @@ class FileLog:
             else:
                 temporary.write_bytes(b"".join(self._line(row) for row in rows))
             temporary.replace(path)
-        except (OSError, *arrow_errors()):
+        except arrow_errors(OSError):
             # A full disk must not stop the answers; the counter says what a reader will miss.
             log_line(f"{self._name}_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
             self._count("failed", len(rows))
