@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -23,7 +22,7 @@ from funnelcast.data.shards import PreparedData
 from funnelcast.data.split import Split
 from funnelcast.errors import ArtifactError, ConfigError, DataError, choices
 from funnelcast.evaluate import evaluate
-from funnelcast.files import read_json
+from funnelcast.files import read_json, temporary_beside
 from funnelcast.predict import Predictor
 from funnelcast.run import Run
 from funnelcast.train import fit
@@ -169,7 +168,7 @@ class Funnel:
         run = self._trained()
         if Path(path).exists():
             raise ConfigError(f"{path}: should be a new folder, but exists")
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(Path(path))
         try:
             shutil.copytree(run.folder, temporary, ignore=shutil.ignore_patterns(".*"))
             temporary.replace(path)

@@ -6,13 +6,23 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from funnelcast.errors import ArtifactError
 
-__all__ = ["check_sha256", "json_sha256", "make_folder", "read_json", "sha256", "write_bytes", "write_json"]
+__all__ = [
+    "check_sha256",
+    "json_sha256",
+    "make_folder",
+    "read_json",
+    "sha256",
+    "temporary_beside",
+    "write_bytes",
+    "write_json",
+]
 
 
 def sha256(path: Path) -> str:
@@ -70,6 +80,21 @@ def make_folder(folder: Path) -> None:
         raise ArtifactError(f"{folder}: should be a folder, but cannot be made: {error.strerror}") from error
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a name for what will be moved to a path when it is complete; no other writer has it.
+
+    Containers that share a folder have processes of the same numbers, so the name is drawn.
+
+    Args:
+        path: the file or folder that is to appear whole.
+
+    Example:
+        >>> temporary_beside(Path("runs/report.json")).match("runs/.report.json.*.tmp")
+        True
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file in one step: readers see the old content or the new one, never a part.
 
@@ -80,7 +105,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ArtifactError: the disk is full, read-only, or the folder is missing; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from funnelcast.data.encode import Encoders
 from funnelcast.data.ids import ids_matrix
 from funnelcast.errors import ConfigError, DataError
 from funnelcast.evaluate import SCORING_ROWS, pick_device
+from funnelcast.files import temporary_beside
 from funnelcast.layers import FunnelModel
 from funnelcast.prediction import Prediction
 from funnelcast.progress import RowProgress
@@ -140,7 +140,7 @@ def predict_file(run: Run, source: Path, target: Path, *, calibrated: bool = Tru
         raise ConfigError(f"{source}: should have no column '{taken[0]}', the scores are written under that name")
     added = pa.schema([(name, pa.float32()) for name in predictor.columns()])
     schema = pa.schema([*reader.schema_arrow, *added])
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     rows = reader.metadata.num_rows
     try:
         with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from funnelcast.data.description import Description, Feature, Source, StepColumn, TimeSplit
 from funnelcast.datasets._world import Floats, Inputs, World, WorldOptions
 from funnelcast.errors import ConfigError
+from funnelcast.files import temporary_beside
 from funnelcast.registry import DATASETS
 
 __all__ = ["PERIOD", "Synthetic"]
@@ -167,7 +167,7 @@ class Synthetic:
     def _write(self, path: Path) -> None:
         """Write chunk after chunk, so that memory does not grow with the number of rows."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(path)
         writer: pq.ParquetWriter | None = None
         try:
             for table in self._tables():

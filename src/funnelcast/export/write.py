@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -16,7 +15,7 @@ from funnelcast.data.ids import Ids
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.export.card import model_card
 from funnelcast.export.golden import golden_rows
-from funnelcast.files import write_bytes
+from funnelcast.files import temporary_beside, write_bytes
 from funnelcast.layers import FunnelModel
 from funnelcast.predict import score_ids
 from funnelcast.registry import EXPORTERS
@@ -76,7 +75,7 @@ def export_run(run: Run, target: str, folder: Path, *, calibrated: bool = True) 
             f"{run.folder}: should be a run of a neural model, received '{run.experiment.model.name}', whose trees "
             "have no export yet; score with 'funnelcast predict'"
         )
-    temporary = folder.absolute().parent / f".{folder.name}.{os.getpid()}.tmp"
+    temporary = temporary_beside(folder.absolute())
     try:
         temporary.mkdir(parents=True)
         difference = _write(run, model, exporter, target, temporary, calibrated=calibrated and run.calibrated)

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funnelcast.errors import ArtifactError, FunnelcastError, choices
-from funnelcast.files import read_json, write_json
+from funnelcast.files import read_json, temporary_beside, write_json
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.manifest import FILES, MANIFEST
 
@@ -113,7 +112,7 @@ class Registry:
             ArtifactError: the bundle is damaged, gives other scores, or cannot be copied.
         """
         with self._change("add") as said:
-            temporary = self.folder / "versions" / f".{uuid.uuid4().hex}.tmp"
+            temporary = temporary_beside(self.folder / "versions" / "new")
             try:
                 temporary.mkdir(parents=True)
                 Bundle.load(bundle)

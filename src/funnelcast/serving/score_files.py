@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from funnelcast.errors import ArtifactError, ConfigError, DataError
-from funnelcast.files import read_json, write_json
+from funnelcast.files import read_json, temporary_beside, write_json
 from funnelcast.progress import RowProgress
 from funnelcast.schema import score_columns
 from funnelcast.serving.bundle import Bundle
@@ -120,7 +120,7 @@ def _write_part(bundle: Bundle, plan: Plan, part: Part, path: Path, keep: Sequen
     scores = [pa.field(name, pa.float32()) for name in score_columns(bundle.schema)]
     schema = pa.schema([*kept, *scores, pa.field(VERSION_COLUMN, pa.string())])
     columns = list(dict.fromkeys([*bundle.encoders.raw_columns(), *keep]))
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     rows = 0
     try:
         with pq.ParquetFile(source) as reader, pq.ParquetWriter(temporary, schema) as writer:

@@ -32,7 +32,7 @@ ABSENT = [
 ]
 CODE = f"""
 import sys
-sys.modules.update(dict.fromkeys({ABSENT + ["onnx", "onnxscript", "pandas", "polars"]!r}))
+sys.modules.update(dict.fromkeys({[*ABSENT, "onnx", "onnxscript", "pandas", "polars"]!r}))
 from funnelcast.cli import main
 main()
 """
