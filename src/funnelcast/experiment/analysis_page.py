@@ -77,7 +77,7 @@ def _columns(record: Record) -> tuple[list[str], list[Column]]:
         rows += [(step["name"], step["rates"], lift) for lift in step["lifts"]]
     for former, step in zip(record["steps"], record["steps"][1:], strict=False):
         rates = step["transition"]["rates"]
-        rows += [(f"{step['name']} a {former['name']}", rates, lift) for lift in step["transition"]["lifts"]]
+        rows += [(f"{step['name']} per {former['name']}", rates, lift) for lift in step["transition"]["lifts"]]
     columns = [Column(names[0], [rate_text(rates[names[0]]) for _, rates, _ in rows])]
     if len(names) > 2:
         columns.append(Column("variant", [lift["variant"] for *_, lift in rows]))
