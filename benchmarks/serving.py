@@ -3,7 +3,8 @@
     python -m benchmarks.serving [PART ...] [--seconds 30] [--out build/bench-serving.json]
 
 Figures hold for a machine that does nothing else, with a core for the service and one for the client. Parts:
-capacity, latency, overload, swaps, drain, kill, slow, start, parity (which needs the prepared KuaiRand rows).
+capacity, latency, overload, slow, start, swaps, drain, kill, soak (twenty times as long), parity (which needs the
+prepared KuaiRand rows).
 Bundles are made once into build/bench-serving.
 """
 
@@ -57,6 +58,7 @@ def parts(prepared: Path, impressions: Path) -> dict[str, Part]:
     """
     from benchmarks import serving_faults, serving_speed
     from benchmarks.serving_parity import parity
+    from benchmarks.serving_soak import soak
 
     return {
         "capacity": serving_speed.capacity,
@@ -67,6 +69,7 @@ def parts(prepared: Path, impressions: Path) -> dict[str, Part]:
         "swaps": serving_faults.swaps,
         "drain": serving_faults.drain,
         "kill": serving_faults.kill,
+        "soak": soak,
         "parity": lambda _: parity(prepared, impressions),
     }
 
