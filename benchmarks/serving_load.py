@@ -3,8 +3,8 @@
     python -m benchmarks.serving_load JOB.json OUT.npz
 
 Latency counts from the time at which a request should have been sent, so that a service that stalls cannot hide what
-would have come meanwhile. Sockets are plain and `select` waits in microseconds, where an event loop waits in whole
-milliseconds.
+would have come meanwhile. Sockets are plain. `select` waits in microseconds, where an event loop waits in whole
+milliseconds; it looks at one `epoll` alone, so that many open connections cost no more than few.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Measured:
 
 
 class _Connection:
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, known: dict[int, _Connection], poll: select.epoll) -> None:
+        self._port, self._known, self._poll = port, known, poll
         self._socket: socket.socket | None = None
         self._buffer, self.intended, self.number, self._used = bytearray(), 0.0, -1, 0.0
 
@@ -98,13 +98,16 @@ class _Connection:
             self._buffer.clear()
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=10)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._poll.register(self._socket, select.EPOLLIN)
+            self._known[self._socket.fileno()] = self
         self.intended, self.number = intended, self._socket.fileno()
         self._socket.sendall(request)
 
     def close(self) -> None:
         """Close it; the next request opens it again."""
         if self._socket is not None:
-            self._socket.close()
+            del self._known[self._socket.fileno()]
+            self._socket.close()  # which also takes it out of the poll
         self._socket = None
 
     def answer(self) -> tuple[int, bytes, bytes] | None:
@@ -134,7 +137,9 @@ class _Client:
         head += f"connection: {'keep-alive' if job.keep else 'close'}\r\ncontent-length:"
         self._request = f"{head} {len(body)}\r\n\r\n".encode() + body
         self._free: deque[_Connection] = deque()
+        self._known: dict[int, _Connection] = {}
         self._busy: dict[int, _Connection] = {}
+        self._poll = select.epoll()
         self._made = 0
         self.records: list[tuple[float, float, int]] = []
         self.answers: Counter[tuple[int, str, str]] = Counter()
@@ -173,7 +178,7 @@ class _Client:
         if not self._free and self._made >= self._job.connections:
             return False
         if not self._free:
-            self._free.append(_Connection(self._job.port))
+            self._free.append(_Connection(self._job.port, self._known, self._poll))
             self._made += 1
         connection = self._free.pop()
         try:
@@ -188,9 +193,12 @@ class _Client:
         return True
 
     def _receive(self, wait: float) -> None:
-        ready, _, _ = select.select(list(self._busy), [], [], wait)
-        for number in ready:
-            one = self._busy[number]
+        ready, _, _ = select.select([self._poll], [], [], wait)
+        for number, _ in self._poll.poll(0) if ready else ():
+            one = self._known[number]
+            if number not in self._busy:
+                one.close()  # the service closed it as idle
+                continue
             try:
                 found = one.answer()
             except OSError:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from funnelcast.cli.shell import app, console
 from funnelcast.errors import ConfigError
 
+if TYPE_CHECKING:
+    from funnelcast.experiment.served_model import ServedModel
+    from funnelcast.run import Run
+
+_KEY = "FUNNELCAST_SCORE_KEY"
 abtest = typer.Typer(help="Design, simulate and analyse online experiments.", no_args_is_help=True)
 app.add_typer(abtest, name="abtest")
 
@@ -85,9 +91,11 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Draws the traffic; the world stays the same.")] = 0,
     salt: Annotated[str, typer.Option(help="Of the hash that splits the users.")] = "simulate",
     data: Annotated[Path | None, typer.Option(help="Prepared folder; by default the one the runs recorded.")] = None,
+    service: Annotated[str | None, typer.Option(help="URL of a running service that scores in their place.")] = None,
+    model: Annotated[list[str], typer.Option(help="Name of each model there, the base first.")] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Folder for abtest.json, abtest.md and abtest.svg.")] = None,
 ) -> None:
-    """Let two runs rank some days of simulated traffic whose truth is known."""
+    """Let two runs, or a service that has exports of them, rank some days of simulated traffic whose truth is known."""
     from funnelcast.experiment.simulate import Plan
     from funnelcast.experiment.simulate import simulate as simulate_days
     from funnelcast.experiment.simulation_page import summary_lines, to_rich_table, write_simulation
@@ -97,10 +105,27 @@ def simulate(
     traffic = Traffic(days=days, users=users, candidates=candidates, visits=visits, seed=seed)
     shown = min(5, candidates) if show is None else show
     plan = Plan(traffic, show=shown, rank_by=rank_by, values=read_numbers("--value", value), paired=paired, salt=salt)
-    record = simulate_days((Run(run_a), Run(run_b)), plan, data)
+    runs = Run(run_a), Run(run_b)
+    record = simulate_days(runs, plan, data, _services(service, model, runs))
     console.print(to_rich_table(record))
     for line in summary_lines(record):
         console.print(line, soft_wrap=True, highlight=False)
     if out is not None:
         write_simulation(record, out)
         console.print(f"result in {out / 'abtest.md'}, daily curves in {out / 'abtest.svg'}", soft_wrap=True)
+
+
+def _services(url: str | None, names: list[str], runs: tuple[Run, Run]) -> tuple[ServedModel, ServedModel] | None:
+    """Reach the models of a service, whose key is in the environment."""
+    from funnelcast.experiment.served_model import ServedModel
+
+    if url is None and not names:
+        return None
+    if url is None or len(names) != 2:
+        received = f"{len(names)} models" if url else "no --service"
+        raise ConfigError(f"--service should come with two --model, the base first, received {received}")
+    base, rival = (
+        ServedModel(url, name, run.schema.step_names, os.environ.get(_KEY))
+        for name, run in zip(names, runs, strict=True)
+    )
+    return base, rival

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ _HASH_SEED = 20_221_017  # any constant; another one would change the ids of pre
 FEW_ROWS = 4096  # up to which a dictionary, where one is kept, is faster than a hash table made anew
 Ids = npt.NDArray[np.int32]
 _FLAGS = {"true", "false"}
+_TYPES = {"int64": int, "string": str}
 # A table over all whole numbers between the smallest and the largest value is taken up to this size.
 _SMALL_SPAN, _SPARSEST = 1 << 16, 8  # entries in any case; entries a value
 
@@ -235,12 +236,14 @@ class Vocabulary:
         Args:
             data: JSON data.
         """
-        if data["type"] not in get_args(ValueType):
+        if data["type"] not in _TYPES:
             raise ValueError(f"a vocabulary of the type {data['type']!r}")
         if has_arrow():
             values = pa.array(data["values"], {"int64": pa.int64(), "string": pa.string()}[data["type"]])
         else:
-            values = _Listed(data["values"], data["type"])
+            values = _Listed(list(data["values"]), data["type"])
+            if other := next((v for v in values.items if type(v) is not _TYPES[data["type"]]), None):
+                raise ValueError(f"a value of a vocabulary of the type {data['type']!r} that is {other!r}")
         return cls(data["name"], data["column"], values, Multi.from_json(data["multi"]))
 
 

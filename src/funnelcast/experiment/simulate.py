@@ -5,18 +5,21 @@ Shape legend: V visits, C candidates a visit, k shown, S steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from funnelcast.datasets.synthetic import Synthetic
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.assignment import assign
 from funnelcast.experiment.ranking import Aim, aim_at, top
+from funnelcast.experiment.served_model import ServedModel
 from funnelcast.experiment.simulated_world import common_world
 from funnelcast.experiment.simulation_record import Arm, build_record
 from funnelcast.experiment.tally import Tally
@@ -24,6 +27,7 @@ from funnelcast.experiment.traffic import Traffic, Visits
 from funnelcast.predict import Predictor
 from funnelcast.progress import RowProgress
 from funnelcast.run import Run
+from funnelcast.schema import Schema
 
 __all__ = ["Plan", "simulate"]
 
@@ -61,7 +65,12 @@ class Plan:
             )
 
 
-def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dict[str, Any]:
+def simulate(
+    runs: tuple[Run, Run],
+    plan: Plan,
+    data: Path | None = None,
+    services: tuple[ServedModel, ServedModel] | None = None,
+) -> dict[str, Any]:
     """Let two runs rank the same days of simulated traffic, and compare what came of it.
 
     Every visit offers candidates; its arm's run ranks them, the best are shown, and the user answers by the true
@@ -71,6 +80,7 @@ def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dic
         runs: A, the base, and B: complete runs trained on data of one simulated world.
         plan: the traffic and how the arms share it.
         data: the prepared folder of both; None for the one that they have recorded.
+        services: what a running service has of both and scores in their place; None for the runs themselves.
 
     Returns:
         What `abtest.json` holds, see docs/abtest.md.
@@ -85,7 +95,8 @@ def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dic
     arms = _arms(plan)
     size = (traffic.users, traffic.days, len(simulator.steps))
     tallies = {name: Tally(*size) for name in (*ARMS, "oracle", "random")}
-    rankers = [Ranker(run, aim) for run in runs]
+    scorers = [one.reach for one in services] if services else [partial(_reach, Predictor(r), r.schema) for r in runs]
+    rankers = [Ranker(reach, aim, simulator.steps) for reach in scorers]
     total = sum(len(traffic.of_day(day)) for day in range(traffic.days))
     if not total:
         raise ConfigError(f"there should be at least one visit, received none of {traffic.users} users; raise visits")
@@ -98,7 +109,10 @@ def simulate(runs: tuple[Run, Run], plan: Plan, data: Path | None = None) -> dic
             progress.advance(visits.features.num_rows)
     described = [Arm(name, run, tallies[name]) for name, run in zip(ARMS, runs, strict=True)]
     bounds = {name: tallies[name] for name in ("oracle", "random")}
-    return build_record(described, bounds, aim, simulator.steps, _options(plan, simulator))
+    options = _options(plan, simulator)
+    if services:
+        options["versions"] = {name: served.version for name, served in zip(ARMS, services, strict=True)}
+    return build_record(described, bounds, aim, simulator.steps, options)
 
 
 def _arms(plan: Plan) -> dict[str, NDArray[np.bool_]]:
@@ -119,16 +133,23 @@ def _bounds(tallies: dict[str, Tally], visits: Visits, aim: Aim, show: int) -> N
     tallies["random"].add(visits, everyone, first)
 
 
+def _reach(predictor: Predictor, schema: Schema, rows: pa.Table) -> dict[str, NDArray[Any]]:
+    """Step -> reach of raw rows."""
+    scores = predictor.scores(rows)
+    return {name: scores[f"reach_{name}"].to_numpy() for name in schema.step_names}
+
+
 class Ranker:
-    """A run that chooses what to show.
+    """A model that chooses what to show.
 
     Args:
-        run: a complete run.
+        reach: maps raw rows [B] to the reach [B] of each step.
         aim: what it ranks by.
+        steps: names of the steps.
     """
 
-    def __init__(self, run: Run, aim: Aim) -> None:
-        self._predictor, self._steps, self._weights = Predictor(run), run.schema.step_names, np.array(aim.weights)
+    def __init__(self, reach: Callable[[pa.Table], Mapping[str, NDArray[Any]]], aim: Aim, steps: Sequence[str]) -> None:
+        self._reach, self._steps, self._weights = reach, steps, np.array(aim.weights)
 
     def choose(self, visits: Visits, served: NDArray[np.bool_], show: int) -> NDArray[np.int64]:
         """Choose k candidates of the visits it serves.
@@ -143,11 +164,11 @@ class Ranker:
         """
         candidates = visits.response.shape[1]
         rows = visits.features if served.all() else visits.features.filter(np.repeat(served, candidates))
-        scores = self._predictor.scores(rows)
+        reach = self._reach(rows)
         worth = np.zeros(rows.num_rows)
         for step, weight in zip(self._steps, self._weights, strict=True):
             if weight:
-                worth += weight * scores[f"reach_{step}"].to_numpy()
+                worth += weight * reach[step]
         return top(worth.reshape(-1, candidates), show)
 
 

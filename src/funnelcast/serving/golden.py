@@ -133,11 +133,12 @@ class Golden:
         return largest
 
     def _encode(self, path: Path, encoders: Encoders, schema: Schema) -> Ids:
-        if not has_arrow():
-            return encoders.few_rows().ids({name: [row[name] for row in self.rows] for name in encoders.raw_columns()})
         try:
-            return ids_matrix(encoders.encode(self.raw), schema)
-        except DataError as error:
+            if has_arrow():
+                return ids_matrix(encoders.encode(self.raw), schema)
+            cells = {name: [row[name] for row in self.rows] for name in encoders.raw_columns()}
+            return encoders.few_rows().ids(cells)
+        except (DataError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: should hold raw rows of the encoders, received: {error}") from error
 
 

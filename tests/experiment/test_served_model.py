@@ -1,0 +1,154 @@
+"""A simulated week through a running service is the week of the runs themselves."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests.serving.http.processes import Process, serving
+
+from funnelcast.errors import ConfigError
+from funnelcast.experiment.served_model import ServedModel
+from funnelcast.experiment.simulate import Plan, simulate
+from funnelcast.experiment.traffic import Traffic
+from funnelcast.export import export_run
+from funnelcast.run import Run
+
+from .conftest import MakeRun
+
+KEY = "a-key-of-sixteen-or-more"
+PLAN = Plan(Traffic(days=2, users=120, candidates=12, seed=3), show=3)
+
+
+@pytest.fixture(scope="module")
+def runs(make_run: MakeRun) -> tuple[Run, Run]:
+    return make_run(), make_run("shared_bottom")
+
+
+@pytest.fixture(scope="module")
+def service(runs: tuple[Run, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("services")
+    for name, run in zip("ab", runs, strict=True):
+        export_run(run, "onnx", folder / name)
+    (folder / "keys").write_text(f"{KEY}\n")
+    bundles = [str(folder / name) for name in "ab"]
+    with serving(folder, *bundles, text=f'score_keys = "{folder / "keys"}"\n') as service:
+        yield service
+
+
+def url(service: Process) -> str:
+    return f"http://127.0.0.1:{service.port}"
+
+
+def test_the_week_is_that_of_the_runs(
+    runs: tuple[Run, Run], service: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: Any
+) -> None:
+    local = simulate(runs, PLAN)
+    models = tuple(
+        ServedModel(url(service), name, run.schema.step_names, KEY) for name, run in zip("ab", runs, strict=True)
+    )
+    served = simulate(runs, PLAN, services=(models[0], models[1]))
+    versions = served.pop("versions")
+    assert versions == {"A": models[0].version, "B": models[1].version} and len(set(versions.values())) == 2
+    assert json.dumps(served) == json.dumps(local)
+
+    monkeypatch.setenv("FUNNELCAST_SCORE_KEY", KEY)
+    words = [
+        "--days",
+        "2",
+        "--users",
+        "120",
+        "--candidates",
+        "12",
+        "--show",
+        "3",
+        "--seed",
+        "3",
+        "--out",
+        str(tmp_path),
+    ]
+    places = ["--service", url(service), "--model", "a", "--model", "b"]
+    code, _, errors = command("abtest", "simulate", *(str(run.folder) for run in runs), *words, *places)
+    assert code == 0, errors
+    assert json.loads((tmp_path / "abtest.json").read_text())["versions"] == versions
+
+
+def test_many_rows_and_none(service: Process, runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ServedModel(url(service), "a", runs[0].schema.step_names, KEY)
+    rows = next(PLAN.traffic.draw(_world(runs))).features.slice(0, 10)
+    whole = model.reach(rows)
+    monkeypatch.setattr("funnelcast.experiment.served_model.ROWS", 3)
+    parts = model.reach(rows)
+    assert [*parts] == [*whole] == list(runs[0].schema.step_names)
+    assert all(parts[step] == pytest.approx(whole[step], abs=1e-6) for step in whole)
+    assert [len(part) for part in model.reach(rows.slice(0, 0)).values()] == [0, 0]
+    with pytest.raises(ConfigError, match="reads the column '.*', which the simulated rows do not have"):
+        model.reach(pa.table({"nothing": [1]}))
+
+
+def _world(runs: tuple[Run, Run]) -> Any:
+    from funnelcast.experiment.simulated_world import common_world
+
+    return common_world(runs)
+
+
+def test_what_is_wrong_is_said(service: Process, runs: tuple[Run, Run], command: Any) -> None:
+    steps = runs[0].schema.step_names
+    with pytest.raises(ConfigError, match="should be like http://127.0.0.1:8000, received 'localhost:80'"):
+        ServedModel("localhost:80", "a", steps)
+    with pytest.raises(
+        ConfigError, match="a service of the Open Inference Protocol should answer, received ConnectionRefusedError"
+    ):
+        ServedModel("http://127.0.0.1:9", "a", steps)
+    with pytest.raises(ConfigError, match=r"/v2/models/c: answered 404: there is no model .*c.*; known: a, b"):
+        ServedModel(url(service), "c", steps)
+    with pytest.raises(ConfigError, match="model 'a' should give 'reach_pay', received reach_click"):
+        ServedModel(url(service), "a", [*steps, "pay"])
+    rows = next(PLAN.traffic.draw(_world(runs))).features.slice(0, 1)
+    with pytest.raises(ConfigError, match=r"infer: answered 401: "):
+        ServedModel(url(service), "a", steps, "wrong").reach(rows)
+    for words in (
+        ["--service", "http://h"],
+        ["--model", "a", "--model", "b"],
+        ["--service", "http://h", "--model", "a"],
+    ):
+        code, _, errors = command("abtest", "simulate", *(str(run.folder) for run in runs), *words)
+        assert code == 2 and "--service should come with two --model, the base first, received" in errors
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """Run a server that gives one answer to all."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"outputs": 1}', b'{"outputs": [], "inputs": []}'])
+def test_another_kind_of_server_is_no_service(body: bytes) -> None:
+    with answering(body) as place, pytest.raises(ConfigError, match=place):
+        ServedModel(place, "a", ["click"])
