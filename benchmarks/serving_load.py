@@ -140,7 +140,7 @@ class _Client:
         self._known: dict[int, _Connection] = {}
         self._busy: dict[int, _Connection] = {}
         self._poll = select.epoll()
-        self._made = 0
+        self._made, self._look_at = 0, 0.0
         self.records: list[tuple[float, float, int]] = []
         self.answers: Counter[tuple[int, str, str]] = Counter()
 
@@ -216,8 +216,10 @@ class _Client:
                 one.close()
             self._free.append(one)
         now = time.perf_counter() - self._start
-        for one in [one for one in self._busy.values() if now - one.intended > self._job.timeout]:
-            self._lose(one, one.intended)
+        if now >= self._look_at:
+            self._look_at = now + 0.1
+            for one in [one for one in self._busy.values() if now - one.intended > self._job.timeout]:
+                self._lose(one, one.intended)
 
     def _lose(self, one: _Connection, intended: float) -> None:
         self._record(intended, LOST)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from tests.serving.http.processes import Process, serving
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.served_model import ServedModel
 from funnelcast.experiment.simulate import Plan, simulate
+from funnelcast.experiment.simulated_world import common_world
 from funnelcast.experiment.traffic import Traffic
 from funnelcast.export import export_run
 from funnelcast.run import Run
 
-from .conftest import MakeRun
+from .conftest import STEPS, MakeRun
 
 KEY = "a-key-of-sixteen-or-more"
 PLAN = Plan(Traffic(days=2, users=120, candidates=12, seed=3), show=3)
@@ -51,57 +53,44 @@ def test_the_week_is_that_of_the_runs(
     runs: tuple[Run, Run], service: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: Any
 ) -> None:
     local = simulate(runs, PLAN)
-    models = tuple(
-        ServedModel(url(service), name, run.schema.step_names, KEY) for name, run in zip("ab", runs, strict=True)
-    )
-    served = simulate(runs, PLAN, services=(models[0], models[1]))
+    steps = runs[0].schema.step_names
+    with (
+        closing(ServedModel(url(service), "a", steps, KEY)) as base,
+        closing(ServedModel(url(service), "b", steps, KEY)) as rival,
+    ):
+        served = simulate(runs, PLAN, services=(base, rival))
     versions = served.pop("versions")
-    assert versions == {"A": models[0].version, "B": models[1].version} and len(set(versions.values())) == 2
+    assert versions == {"A": base.version, "B": rival.version} and len(set(versions.values())) == 2
     assert json.dumps(served) == json.dumps(local)
 
     monkeypatch.setenv("FUNNELCAST_SCORE_KEY", KEY)
-    words = [
-        "--days",
-        "2",
-        "--users",
-        "120",
-        "--candidates",
-        "12",
-        "--show",
-        "3",
-        "--seed",
-        "3",
-        "--out",
-        str(tmp_path),
-    ]
+    words = ["--days", "2", "--users", "120", "--candidates", "12", "--show", "3", "--seed", "3", "--out"]
     places = ["--service", url(service), "--model", "a", "--model", "b"]
-    code, _, errors = command("abtest", "simulate", *(str(run.folder) for run in runs), *words, *places)
+    code, _, errors = command("abtest", "simulate", *(str(run.folder) for run in runs), *words, str(tmp_path), *places)
     assert code == 0, errors
     assert json.loads((tmp_path / "abtest.json").read_text())["versions"] == versions
 
 
 def test_many_rows_and_none(service: Process, runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ServedModel(url(service), "a", runs[0].schema.step_names, KEY)
-    rows = next(PLAN.traffic.draw(_world(runs))).features.slice(0, 10)
+    rows = next(PLAN.traffic.draw(common_world(runs))).features.slice(0, 10)
+    with closing(ServedModel(url(service), "a", runs[0].schema.step_names, KEY)) as model:
+        _check_parts(model, rows, monkeypatch)
+
+
+def _check_parts(model: ServedModel, rows: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.reach(rows)
     monkeypatch.setattr("funnelcast.experiment.served_model.ROWS", 3)
     parts = model.reach(rows)
-    assert [*parts] == [*whole] == list(runs[0].schema.step_names)
+    assert [*parts] == [*whole] == list(STEPS[:2])
     assert all(parts[step] == pytest.approx(whole[step], abs=1e-6) for step in whole)
     assert [len(part) for part in model.reach(rows.slice(0, 0)).values()] == [0, 0]
-    with pytest.raises(ConfigError, match="reads the column '.*', which the simulated rows do not have"):
+    with pytest.raises(ConfigError, match=r"reads the column '.*', which the simulated rows do not have"):
         model.reach(pa.table({"nothing": [1]}))
-
-
-def _world(runs: tuple[Run, Run]) -> Any:
-    from funnelcast.experiment.simulated_world import common_world
-
-    return common_world(runs)
 
 
 def test_what_is_wrong_is_said(service: Process, runs: tuple[Run, Run], command: Any) -> None:
     steps = runs[0].schema.step_names
-    with pytest.raises(ConfigError, match="should be like http://127.0.0.1:8000, received 'localhost:80'"):
+    with pytest.raises(ConfigError, match=r"should be like http://127\.0\.0\.1:8000, received 'localhost:80'"):
         ServedModel("localhost:80", "a", steps)
     with pytest.raises(
         ConfigError, match="a service of the Open Inference Protocol should answer, received ConnectionRefusedError"
@@ -111,7 +100,7 @@ def test_what_is_wrong_is_said(service: Process, runs: tuple[Run, Run], command:
         ServedModel(url(service), "c", steps)
     with pytest.raises(ConfigError, match="model 'a' should give 'reach_pay', received reach_click"):
         ServedModel(url(service), "a", [*steps, "pay"])
-    rows = next(PLAN.traffic.draw(_world(runs))).features.slice(0, 1)
+    rows = next(PLAN.traffic.draw(common_world(runs))).features.slice(0, 1)
     with pytest.raises(ConfigError, match=r"infer: answered 401: "):
         ServedModel(url(service), "a", steps, "wrong").reach(rows)
     for words in (
@@ -150,5 +139,5 @@ def answering(body: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"outputs": 1}', b'{"outputs": [], "inputs": []}'])
 def test_another_kind_of_server_is_no_service(body: bytes) -> None:
-    with answering(body) as place, pytest.raises(ConfigError, match=place):
+    with answering(body) as place, pytest.raises(ConfigError, match=re.escape(place)):
         ServedModel(place, "a", ["click"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,7 +107,8 @@ def simulate(
     shown = min(5, candidates) if show is None else show
     plan = Plan(traffic, show=shown, rank_by=rank_by, values=read_numbers("--value", value), paired=paired, salt=salt)
     runs = Run(run_a), Run(run_b)
-    record = simulate_days(runs, plan, data, _services(service, model, runs))
+    with ExitStack() as stack:
+        record = simulate_days(runs, plan, data, _services(service, model, runs, stack))
     console.print(to_rich_table(record))
     for line in summary_lines(record):
         console.print(line, soft_wrap=True, highlight=False)
@@ -115,7 +117,9 @@ def simulate(
         console.print(f"result in {out / 'abtest.md'}, daily curves in {out / 'abtest.svg'}", soft_wrap=True)
 
 
-def _services(url: str | None, names: list[str], runs: tuple[Run, Run]) -> tuple[ServedModel, ServedModel] | None:
+def _services(
+    url: str | None, names: list[str], runs: tuple[Run, Run], stack: ExitStack
+) -> tuple[ServedModel, ServedModel] | None:
     """Reach the models of a service, whose key is in the environment."""
     from funnelcast.experiment.served_model import ServedModel
 
@@ -124,8 +128,9 @@ def _services(url: str | None, names: list[str], runs: tuple[Run, Run]) -> tuple
     if url is None or len(names) != 2:
         received = f"{len(names)} models" if url else "no --service"
         raise ConfigError(f"--service should come with two --model, the base first, received {received}")
+    key = os.environ.get(_KEY)
     base, rival = (
-        ServedModel(url, name, run.schema.step_names, os.environ.get(_KEY))
+        stack.enter_context(closing(ServedModel(url, name, run.schema.step_names, key)))
         for name, run in zip(names, runs, strict=True)
     )
     return base, rival

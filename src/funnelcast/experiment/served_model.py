@@ -53,7 +53,12 @@ class ServedModel:
             self._inputs: list[dict[str, Any]] = [dict(one) for one in said["inputs"]]
             self.version = str(said["versions"][0])
         if lacks := next((step for step in steps if f"reach_{step}" not in given), None):
+            self.close()
             raise ConfigError(f"{url}: model '{name}' should give 'reach_{lacks}', received {', '.join(given)}")
+
+    def close(self) -> None:
+        """End the connection; a further request opens it again."""
+        self._connection.close()
 
     def reach(self, rows: pa.Table) -> dict[str, NDArray[np.float64]]:
         """Score raw rows.
@@ -85,6 +90,7 @@ class ServedModel:
             data = reply.read()
             said = json.loads(data)
         if reply.status != 200:
+            self.close()
             reason = said.get("error", said) if isinstance(said, Mapping) else said
             raise ConfigError(f"{self._url}{path}: answered {reply.status}: {reason}")
         return said
@@ -94,7 +100,7 @@ class ServedModel:
         try:
             yield
         except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-            self._connection.close()
+            self.close()
             wanted = f"{self._url}: a service of the Open Inference Protocol should answer"
             raise ConfigError(f"{wanted}, received {type(error).__name__}: {error}") from error
 

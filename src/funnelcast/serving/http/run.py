@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import shutil
@@ -51,6 +52,8 @@ class _Maker:
             _end_with_parent()
         log_to_stderr()
         variants = Variants.load(self.folders, self.settings)
+        gc.collect()
+        gc.freeze()  # looking through modules and dictionaries for garbage takes 30 ms, in which nobody is answered
         return create_app(Service(variants, self.settings))
 
 
