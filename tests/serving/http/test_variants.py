@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.conftest import ROW, make_client
+from tests.serving.http.test_overload import held_scoring
 
 from funnelcast import arrow
 from funnelcast.errors import ArtifactError, ConfigError
@@ -152,6 +153,21 @@ def test_parquet_is_refused_without_pyarrow(tmp_path: Path, monkeypatch: pytest.
     check_format("exposures", LogSettings(folder=tmp_path, format="jsonl"))
     with pytest.raises(ConfigError, match=r"key 'exposures.format': 'parquet' needs PyArrow.* or take 'jsonl'"):
         check_format("exposures", LogSettings(folder=tmp_path))
+
+
+def test_who_got_no_answer_in_time_is_logged_too(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [shop / "first", shop / "second"]
+    with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
+        with held_scoring(monkeypatch) as go:
+            body = {"user": "ann", "candidates": [ROW] * 200}
+            assert client.post(body, x_deadline_ms="60").status == 504
+            assert client.post({**body, "user": "u" * 300}, x_deadline_ms="60").status == 504
+            assert client.post({"candidates": [ROW] * 200}, x_deadline_ms="60").status == 504
+            go.set()
+        assert client.post({**body, "user": 7}).status == 200
+    table = pq.read_table(tmp_path / "log")
+    assert table["user"].to_pylist() == ["ann", "7"] and table["error"].to_pylist() == ["deadline", None]
+    assert table["variant"][0].as_py() == Allocation.of(SHARES).assign(["ann"], "default")[0]
 
 
 def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from funnelcast.serving.http.door import Door
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.open_inference import model_metadata, server_metadata
 from funnelcast.serving.http.openapi import docs_page, openapi
+from funnelcast.serving.http.paced import TOO_LATE
 from funnelcast.serving.http.refusal import RefusalError, excerpt, refusal_body, request_id_of
 from funnelcast.serving.http.service import Answered, Service
 
@@ -159,14 +160,21 @@ class _Routes:
             self._service.requests.add(status, **said, **request.state.said)
 
     async def score(self, request: Request) -> Response:
-        strict = _flag(request, "strict", self._service.settings.strict)
+        strict, read = _flag(request, "strict", self._service.settings.strict), b""
 
         def prepare(body: bytes) -> tuple[Callable[[], Answered], bool]:
+            nonlocal read
+            read = body
             parsed = self._service.parse_small(body)
             job = partial(self._service.score, body, request.state.id, strict, parsed)
             return job, parsed is not None and self._service.is_small(parsed)
 
-        return await self._answer(request, prepare)
+        try:
+            return await self._answer(request, prepare)
+        except RefusalError as error:
+            if error.code == TOO_LATE:
+                self._service.expose_late(read, request.state.id)
+            raise
 
     async def infer(self, request: Request) -> Response:
         variant = self._service.variants.named(request.path_params["name"], request.path_params.get("version"))

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
-__all__ = ["Body", "Request", "decode_json", "parse_body"]
+__all__ = ["Body", "Request", "decode_json", "parse_body", "user_of"]
 
 _KEY = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _ROW = re.compile(r"\$\.candidates\[(\d+)\]")
@@ -53,7 +53,11 @@ class Request:
     columns: Mapping[str, Any] | None
 
 
-_DECODER = msgspec.json.Decoder(Body)
+class _User(msgspec.Struct):
+    user: str | int | None = None
+
+
+_DECODER, _USER_DECODER = msgspec.json.Decoder(Body), msgspec.json.Decoder(_User)
 
 
 def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -119,6 +123,25 @@ def parse_body(body: bytes) -> Request:
     if body.count(b":") != keys:
         _refuse_twice(body)
     return Request(None if parsed.user is UNSET else parsed.user, context, candidates, columns)
+
+
+def user_of(body: bytes) -> str | int | None:
+    """Read whom a request is for, and pass over the rest.
+
+    Args:
+        body: JSON.
+
+    Returns:
+        The user; None where there is none, or the body is no request.
+
+    Example:
+        >>> user_of(b'{"user": "ann", "candidates": [{}]}'), user_of(b'{"candidates": [{}]}'), user_of(b"{")
+        ('ann', None, None)
+    """
+    try:
+        return _USER_DECODER.decode(body).user or None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 class _Twice(dict[str, Any]):

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from funnelcast.serving.http.refusal import RefusalError
 
-__all__ = ["Paced", "spread", "too_late"]
+__all__ = ["TOO_LATE", "Paced", "spread", "too_late"]
 
 T = TypeVar("T")
+TOO_LATE = "deadline"  # code of a refusal
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
 
 
@@ -80,7 +81,7 @@ class Paced:
 
 def too_late() -> RefusalError:
     """Make the refusal of what met its deadline."""
-    return RefusalError(504, "deadline", "no answer was ready before the deadline")
+    return RefusalError(504, TOO_LATE, "no answer was ready before the deadline")
 
 
 def spread(seconds: float) -> float:

@@ -6,19 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-from funnelcast.experiment.exposure import exposure_columns, exposure_schema
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import answer, encode_json, score_rows
-from funnelcast.serving.http.decode import Request, parse_body
+from funnelcast.serving.http.decode import Request, parse_body, user_of
+from funnelcast.serving.http.exposure_log import open_exposures
 from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.open_inference import infer_answer, infer_rows, parse_infer
+from funnelcast.serving.http.paced import TOO_LATE
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.rows import count_rows, raw_rows
@@ -96,18 +96,7 @@ class Service:
             ArtifactError: a bundle gives other scores.
             OSError: a log's folder cannot be made.
         """
-        exposures = self.settings.exposures
-        if exposures.folder is not None:
-            optional = ["latency_ms", "error", *(["scores"] if exposures.scores else [])]
-            names = [column.name for column in exposure_columns(*optional)]
-            self._exposures = FileLog(
-                "exposures",
-                exposures.folder,
-                names,
-                partial(exposure_schema, *optional),
-                exposures,
-                self._count_exposures,
-            )
+        self._exposures = open_exposures(self.settings.exposures, self.metrics)
         if self.settings.shadow.shares:
             busy = self.admission
             self._shadow = Shadow(
@@ -238,6 +227,22 @@ class Service:
             }
             self._exposures.add(row)
 
+    def expose_late(self, body: bytes, request_id: str) -> None:
+        """Log whose request met its deadline: leaving these users out would favour a variant that is slow.
+
+        Args:
+            body: JSON of the request; nothing is logged for one that is none or has no user.
+            request_id: of the request.
+        """
+        user = user_of(body) if self._exposures is not None else None
+        if user is None:
+            return
+        try:
+            variant, experiment = self.variants.of(user)
+        except RefusalError:
+            return  # such a user would have been refused in time, too
+        self._expose(Answered(b"", variant, 0, experiment, str(user)), request_id, error=TOO_LATE)
+
     async def follow_up(self, answered: Answered) -> None:
         """Do what an answer must not wait for.
 
@@ -284,6 +289,3 @@ class Service:
             "now": datetime.now(UTC).isoformat(),
             "live": live,
         }
-
-    def _count_exposures(self, end: str, rows: int) -> None:
-        self.metrics.exposures.labels(end).inc(rows)
