@@ -108,7 +108,7 @@ def test_tables_say_what_the_record_holds(record: dict[str, Any]) -> None:
     low, high = lift["interval"]
     assert f"{lift['value'] * 100:+.2f} % [{low * 100:+.2f}, {high * 100:+.2f}]" in text
     assert "| per exposure | control | treatment | lift, always-valid | p after Holm | decision |" in text
-    assert "| buy a click |" in text
+    assert "| buy per click |" in text
     assert f"| exposures | read | {record['counts']['exposures']['rows']:,} |" in text
     assert text.count("| 2026-03-0") == 5
     console = Console(width=250)

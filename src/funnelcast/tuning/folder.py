@@ -145,7 +145,8 @@ def open_folder(out: Path, settings: Settings, searches: tuple[Search, ...]) -> 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: should be a new or empty folder, but cannot be made: {error.strerror}") from error
-    if not (out / ".locks").exists() and any(out.iterdir()):  # a tuning makes its locks first
+    # A tuning makes its locks first, so another command that begins right now has them by the time its files are seen.
+    if any(out.iterdir()) and not (out / ".locks").exists():
         raise ConfigError(f"{out}: should be a new or empty folder or one of a tuning, but holds other files")
     with locked(out, "folder"):
         record = {"format": FORMAT, **asdict(settings)}
