@@ -113,15 +113,20 @@ def test_what_is_wrong_is_said(service: Process, runs: tuple[Run, Run], command:
 
 
 @contextmanager
-def answering(body: bytes) -> Iterator[str]:
-    """Run a server that gives one answer to all."""
+def answering(*answers: tuple[int, bytes]) -> Iterator[tuple[str, list[str]]]:
+    """Run a server that gives one answer after the other, and the last one for ever; each ends its connection."""
+    asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            status, body = answers[min(len(asked), len(answers) - 1)]
+            asked.append(self.path)
+            self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -130,14 +135,54 @@ def answering(body: bytes) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
+INPUT = {"name": "x", "datatype": "FP64", "shape": [-1]}
+METADATA = json.dumps({"versions": ["1"], "inputs": [INPUT], "outputs": [{"name": "reach_click"}]}).encode()
+ANSWER = b'{"outputs": [{"name": "reach_click", "data": [0.5, 0.25]}]}'
+ROWS = pa.table({"x": [1.0, float("nan")]})
+
+
+def test_a_connection_that_ended_and_a_full_service_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("funnelcast.experiment.served_model._WAITS", (0.0, 0.0, 0.0))
+    full = (429, b'{"error": "all places are taken"}')
+    with (
+        answering((200, METADATA), full, full, (200, ANSWER), full) as (place, asked),
+        closing(ServedModel(place, "a", ["click"])) as model,
+    ):
+        assert model.reach(ROWS)["click"].tolist() == [0.5, 0.25]
+        assert asked == ["/v2/models/a", *["/v2/models/a/infer"] * 3]
+        with pytest.raises(ConfigError, match="answered 429: all places are taken"):
+            model.reach(ROWS)
+
+
+def test_the_status_of_a_page_is_told() -> None:
+    with (
+        answering((502, b"<html>bad gateway</html>")) as (place, _),
+        pytest.raises(ConfigError, match="answered 502: <html>"),
+    ):
+        ServedModel(place, "a", ["click"])
+
+
+def test_values_that_json_cannot_hold_are_refused() -> None:
+    with answering((200, METADATA), (200, ANSWER)) as (place, _), closing(ServedModel(place, "a", ["click"])) as model:
+        for value in (b"bytes", float("inf")):
+            with pytest.raises(ConfigError, match=re.escape(place)):
+                model.reach(pa.table({"x": [value]}))
+
+
+@pytest.mark.parametrize("wrong", ["http://h:99999", "http://[::1", "ftp://h", "http://"])
+def test_an_address_that_is_none(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="should be like"):
+        ServedModel(wrong, "a", ["click"])
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"outputs": 1}', b'{"outputs": [], "inputs": []}'])
 def test_another_kind_of_server_is_no_service(body: bytes) -> None:
-    with answering(body) as place, pytest.raises(ConfigError, match=re.escape(place)):
+    with answering((200, body)) as (place, _), pytest.raises(ConfigError, match=re.escape(place)):
         ServedModel(place, "a", ["click"])

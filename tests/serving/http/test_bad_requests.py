@@ -325,6 +325,13 @@ V2 = [
         says="reach_click",
     ),
     Bad("binary", tensors(), 415, "no_extension", headers={"inference_header_content_length": "10"}),
+    Bad(
+        "a shape of many digits",
+        tensors(tags={"shape": [1, int("9" * 4000)]}),
+        code="wrong_shape",
+        column="tags",
+        says="the shape of",
+    ),
     Bad("another model", tensors(), 404, "unknown_model", path="/v2/models/second/infer", says="known: first"),
     Bad("a path for a model", tensors(), 404, "unknown_model", path="/v2/models/..%2f..%2fetc/infer"),
     Bad("another version", tensors(), 404, "unknown_version", path="/v2/models/first/versions/1/infer"),

@@ -117,6 +117,50 @@ def test_places_may_be_taken_while_a_body_comes(first: Path, monkeypatch: pytest
         assert read(slow)[0] == 200
 
 
+def test_an_answer_under_way_is_not_dropped_for_a_body_that_does_not_come(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.model_validate({"limits": {"deadline_ms": 60_000}, "server": {"body_seconds": 0.2}})
+    with (
+        Running(Service(Variants.load([first], settings), settings), settings) as running,
+        held_scoring(monkeypatch) as go,
+        running.open() as client,
+    ):
+        client.sendall(request(LARGE) + request(BODY)[:-5])
+        time.sleep(0.6)
+        go.set()
+        status, headers, said = read(client)
+        assert (status, headers["connection"], said["rows"]) == (200, "close", 200)
+        assert closes(client)
+
+
+@pytest.mark.parametrize(
+    ("sent", "more"),
+    [
+        (request(b"", "/livez", method="GET"), b"\r\n"),
+        (request(b"x" * 100, "/livez", method="GET")[:-99], b"x"),
+    ],
+    ids=["blank lines", "rest of a body"],
+)
+def test_bytes_that_begin_no_request_hold_no_connection(first: Path, sent: bytes, more: bytes) -> None:
+    settings = Settings.model_validate({"server": {"header_seconds": 0.3, "keep_alive_seconds": 1}})
+    with Running(Service(Variants.load([first], settings), settings), settings) as running, running.open() as client:
+        client.sendall(sent)
+        assert read(client)[0] == 200
+        started = time.monotonic()
+        client.settimeout(0.1)
+        closed = False
+        while not closed and time.monotonic() - started < 10:
+            try:
+                client.sendall(more)
+                closed = client.recv(10) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = True
+        assert closed
+
+
 def test_a_request_that_is_coming_at_the_end_is_answered(running: Running) -> None:
     sent = request(BODY)
     with running.open() as idle, running.open() as slow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -18,18 +19,21 @@ from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http import paced
 from funnelcast.serving.http.keys import Keys
+from funnelcast.serving.http.refusal import RefusalError
 
 BODY = json.dumps({"candidates": [ROW]}).encode()
 LARGE = json.dumps({"candidates": [ROW] * 200}).encode()  # scored in a thread, which a test may hold
 
 
 @contextmanager
-def held_scoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Scoring waits for an event."""
+def held_scoring(monkeypatch: pytest.MonkeyPatch, failure: Exception | None = None) -> Iterator[threading.Event]:
+    """Scoring waits for an event, and then fails if it should."""
     go, score = threading.Event(), Bundle.score_ids
 
     def wait(self: Bundle, ids: Any) -> Any:
         assert go.wait(20)
+        if failure is not None:
+            raise failure
         return score(self, ids)
 
     monkeypatch.setattr(Bundle, "score_ids", wait)
@@ -82,6 +86,22 @@ def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkey
 
         assert client.runner.run(late()) == [504] * 3
         assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_what_fails_after_its_deadline_is_not_told_in_the_log(
+    first: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_client([first]) as client, held_scoring(monkeypatch, RefusalError(400, "wrong_type", "a secret")) as go:
+
+        async def late() -> int:
+            status = (await client.call_async("POST", "/v1/score", LARGE, x_deadline_ms="60")).status
+            go.set()
+            await until(lambda: client.service.admission.inside == 0)
+            return status
+
+        assert client.runner.run(late()) == 504
+        gc.collect()
+    assert "secret" not in caplog.text
 
 
 def test_a_burst_of_small_requests_is_refused_beyond_the_places(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:

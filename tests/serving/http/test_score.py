@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.conftest import ROW, Client
 
+from funnelcast.data.encode_few import Repeated
 from funnelcast.predict import predict_file
 from funnelcast.run import Run
 from funnelcast.serving import Bundle
 from funnelcast.serving.http.columns import raw_columns
 from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import raw_rows
 
 
@@ -90,6 +92,20 @@ def test_names_that_nobody_reads_are_not_looked_for_in_all_rows(first: Path) -> 
     assert (
         0 < Counting.looks <= 100 * len(columns) and sorted(given.unknown) == sorted(f"k{n}" for n in range(1000))[:8]
     )
+
+
+def test_a_long_context_is_not_written_once_a_row(client: Client, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, rows = raw_columns(Bundle.load(first).encoders), 1000
+    long = {"shelf": "x" * 200_000, "tags": ["y"] * 100_000}
+    given = raw_rows(Request(None, long, [{}] * rows, None), columns, largest=rows, strict=False)
+    assert given.cells is not None and given.cells["shelf"] == Repeated("x" * 200_000, rows)
+    with pytest.raises(RefusalError, match=r"the context should have at most 16,777,216 bytes, once a row, received"):
+        given.table  # noqa: B018
+    few = raw_rows(Request(None, {"shelf": "x"}, [{}] * rows, None), columns, largest=rows, strict=False)
+    assert few.cells is None and few.table.num_rows == rows
+    alone = client.post({"context": {"shelf": "x" * 40_000}, "candidates": [{}]}).json
+    many = client.post({"context": {"shelf": "x" * 40_000}, "candidates": [{}] * 50}).json
+    assert reach_of(many)[49] == pytest.approx(reach_of(alone)[0], abs=1e-6)
 
 
 def test_null_missing_and_unknown_have_their_own_ids(client: Client) -> None:

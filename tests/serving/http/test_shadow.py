@@ -19,7 +19,6 @@ from tests.serving.http.conftest import ROW, Client, make_client
 from funnelcast.errors import ConfigError
 from funnelcast.serving import Bundle
 from funnelcast.serving.http import shadow as module
-from funnelcast.serving.http.decode import Request
 from funnelcast.serving.http.service import Answered
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.variants import Variant, Variants
@@ -137,11 +136,11 @@ def test_a_slow_shadow_waits_for_a_process_with_nothing_else_to_do(
         job = score(json.dumps(ASKED[1]).encode(), "earlier", strict=False).job
         assert job is not None and shadow is not None
 
-        def slow(body: bytes, request_id: str, strict: bool, parsed: Request | None) -> Answered:
+        def slow(body: bytes, request_id: str, *given: Any) -> Answered:
             if request_id == "slow":
                 begun.set()
                 go_on.wait(20)
-            return score(body, request_id, strict, parsed)
+            return score(body, request_id, *given)
 
         monkeypatch.setattr(service, "score", slow)
 
@@ -152,6 +151,7 @@ def test_a_slow_shadow_waits_for_a_process_with_nothing_else_to_do(
                 client.call_async("POST", "/v1/score", json.dumps(large).encode(), x_request_id="slow")
             )
             while not begun.is_set():
+                assert not first.done()
                 await asyncio.sleep(0.01)
             shadow.offer(job)
             await asyncio.sleep(0.1)  # the shadow would have scored by now

@@ -110,6 +110,7 @@ def test_a_full_queue_and_a_full_disk_lose_rows_that_are_counted(
     counted.clear()
     monkeypatch.undo()
     monkeypatch.setattr(arrow.pq, "write_table", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)  # a disk that can only be read
     log = FileLog("exposures", tmp_path / "log", SCHEMA.names, lambda: SCHEMA, LogSettings(file_rows=2), count)
     for number in range(3):
         log.add(row(f"u{number}"))
@@ -163,10 +164,12 @@ def test_who_got_no_answer_in_time_is_logged_too(shop: Path, tmp_path: Path, mon
             assert client.post(body, x_deadline_ms="60").status == 504
             assert client.post({**body, "user": "u" * 300}, x_deadline_ms="60").status == 504
             assert client.post({"candidates": [ROW] * 200}, x_deadline_ms="60").status == 504
+            assert client.post({**body, "user": 0}, x_deadline_ms="60").status == 504
             go.set()
         assert client.post({**body, "user": 7}).status == 200
     table = pq.read_table(tmp_path / "log")
-    assert table["user"].to_pylist() == ["ann", "7"] and table["error"].to_pylist() == ["deadline", None]
+    assert table["user"].to_pylist() == ["ann", "0", "7"]
+    assert table["error"].to_pylist() == ["deadline", "deadline", None]
     assert table["variant"][0].as_py() == Allocation.of(SHARES).assign(["ann"], "default")[0]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.paced import Paced, spread, too_late
 from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded, slow_body
 from funnelcast.serving.http.settings import Limits
@@ -133,8 +135,10 @@ class Admission:
         future: Future[T] = self._pool.submit(job)
         self.inside += 1
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        done, _ = await asyncio.wait({asyncio.wrap_future(future)}, timeout=deadline - time.monotonic())
+        waiting = asyncio.wrap_future(future)
+        done, _ = await asyncio.wait({waiting}, timeout=deadline - time.monotonic())
         if not done:
+            waiting.add_done_callback(_forget)
             future.cancel()  # takes it out of the queue, unless it runs
             raise too_late()
         return done.pop().result()
@@ -145,6 +149,15 @@ class Admission:
     def close(self) -> None:
         """Wait for what runs."""
         self._pool.shutdown(wait=True)
+
+
+def _forget(job: asyncio.Future[Any]) -> None:
+    """Take what a job ended with after its deadline; asyncio would log a refusal, which holds what a client sent."""
+    if job.cancelled():
+        return
+    error = job.exception()
+    if error is not None and not isinstance(error, RefusalError):
+        log_line("late_failure", level=logging.ERROR, kind=type(error).__name__)
 
 
 def _check_headers(headers: Headers, largest: int) -> None:

@@ -162,11 +162,11 @@ class _Routes:
     async def score(self, request: Request) -> Response:
         strict, read = _flag(request, "strict", self._service.settings.strict), b""
 
-        def prepare(body: bytes) -> tuple[Callable[[], Answered], bool]:
+        def prepare(body: bytes, deadline: float) -> tuple[Callable[[], Answered], bool]:
             nonlocal read
             read = body
             parsed = self._service.parse_small(body)
-            job = partial(self._service.score, body, request.state.id, strict, parsed)
+            job = partial(self._service.score, body, request.state.id, strict, parsed, deadline)
             return job, parsed is not None and self._service.is_small(parsed)
 
         try:
@@ -182,11 +182,11 @@ class _Routes:
             message = "tensors should be JSON; the binary extension is not offered"
             raise RefusalError(415, "no_extension", message, headers={"connection": "close"})
         return await self._answer(
-            request, lambda body: (partial(self._service.infer, body, request.state.id, variant), False)
+            request, lambda body, _: (partial(self._service.infer, body, request.state.id, variant), False)
         )
 
     async def _answer(
-        self, request: Request, prepare: Callable[[bytes], tuple[Callable[[], Answered], bool]]
+        self, request: Request, prepare: Callable[[bytes, float], tuple[Callable[[], Answered], bool]]
     ) -> Response:
         """Read a body, score it, and note what was answered; `prepare` returns a job, and whether it is small."""
         service = self._service
@@ -197,7 +197,7 @@ class _Routes:
         service.admission.check()
         deadline = service.admission.deadline(request.headers)
         async with service.admission.body(request) as body:
-            job, small = prepare(body)
+            job, small = prepare(body, deadline)
             answered = await service.admission.run(job, deadline, small=small)
         service.note(answered, request.state.id, request.state.started)
         version = answered.variant.version

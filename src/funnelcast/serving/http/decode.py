@@ -139,9 +139,10 @@ def user_of(body: bytes) -> str | int | None:
         ('ann', None, None)
     """
     try:
-        return _USER_DECODER.decode(body).user or None
+        user = _USER_DECODER.decode(body).user
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return None if user == "" else user
 
 
 class _Twice(dict[str, Any]):

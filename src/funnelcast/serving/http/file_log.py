@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import secrets
@@ -113,7 +114,8 @@ class FileLog:
             # A full disk must not stop the answers; the counter says what a reader will miss.
             log_line(f"{self._name}_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
             self._count("failed", len(rows))
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what was refused to be written may be refused to be removed
+                temporary.unlink(missing_ok=True)
             return
         self._count("written", len(rows))
 

@@ -146,7 +146,7 @@ def _values(tensor: Tensor, column: RawColumn, largest: int) -> Sequence[Any]:
         wanted = f"the datatype of the input '{name}' should be one of {', '.join(DATATYPES[column.kind])}"
         raise RefusalError(400, "wrong_type", f"{wanted}, received {excerpt(tensor.datatype)}", column=name)
     fits = len(shape) == 2 if column.several else len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
-    if not fits or min(shape) < 0:
+    if not fits or min(shape) < 0 or max(shape) >= 2**63:
         wanted = "[rows, values]" if column.several else "[rows] or [rows, 1]"
         message = f"the shape of the input '{name}' should be {wanted}, received {excerpt(str(shape))}"
         raise RefusalError(400, "wrong_shape", message, column=name)

@@ -42,6 +42,8 @@ class Paced:
         loop = asyncio.get_running_loop()
         self._plan(loop)
         if not self._queue and self._spent < _TURN:
+            if time.monotonic() >= deadline:
+                raise too_late()
             return self._timed(job)
         future: asyncio.Future[T] = loop.create_future()
         self._queue.append((job, deadline, future))

@@ -75,12 +75,15 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._timer = self.loop.call_later(_LINGER, self.transport.close)
             elif self._parts is not None:
                 self._timer = self.loop.call_later(spread(self._body_seconds), self._end_body)
+            elif self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+                # Bytes that begin no request, or the rest of an answered one; further ones do not lengthen the time.
+                self._timer = self.loop.call_later(spread(self._head_seconds), self.transport.close)
 
     def on_message_begin(self) -> None:
         """Begin with the head of a further request."""
         super().on_message_begin()
         self._unset_keepalive_if_required()
-        self._refused = self._at_rest = False
+        self._refused = self._at_rest = self._awake = False
         if not self._in_head:
             self._in_head, self._head_bytes = True, 0
 
@@ -103,6 +106,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Write what is held back of an answer that is complete."""
         self._joined.flush()
         super().on_response_complete()
+        if self._parts is not None:  # the next request is on its way, and has a time limit of its own
+            self._unset_keepalive_if_required()
 
     def on_body(self, body: bytes) -> None:
         """Gather a body, or pass that of a refused request over."""
@@ -153,6 +158,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_body(self) -> None:
         door, self._timer = self._door, None
         assert door is not None and self._parts is not None
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An answer to a former request is under way; the connection ends with it, or with the last that waits.
+            last = self.pipeline[0][0] if self.pipeline else self.cycle
+            last.keep_alive = False
+            return
         received = sum(map(len, self._parts))
         more = self.server_state.default_headers
         self._end(door.refuse_slow(self.url, self.headers, more, self._body_seconds, received))

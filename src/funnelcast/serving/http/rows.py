@@ -16,6 +16,7 @@ from funnelcast.serving.http.refusal import RefusalError, excerpt
 
 __all__ = ["FEW_ROWS", "RawRows", "count_rows", "raw_rows", "takes_lists"]
 
+_REPEATED = 1 << 24  # bytes that a context may take if it were written once a row
 FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
 _NAMED = 8  # columns listed in one answer
 Cells = Sequence[Any] | Repeated
@@ -47,6 +48,11 @@ class RawRows:
         """The columns as a table."""
         if not isinstance(self.given, Mapping):
             return self.given
+        repeated = {name: cells for name, cells in self.given.items() if isinstance(cells, Repeated)}
+        bytes_ = sum(_bytes(cells.value) * cells.rows for cells in repeated.values())
+        if bytes_ > _REPEATED:
+            message = f"the context should have at most {_REPEATED:,} bytes, once a row, received {bytes_:,}"
+            raise RefusalError(413, "too_large", message, column="context")
         given = {name: cells.cells() if isinstance(cells, Repeated) else cells for name, cells in self.given.items()}
         return pa.table({name: pa.array(given[name], column.type) for name, column in self.columns.items()})
 
@@ -90,9 +96,11 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             column=twice,
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
-    make = _cells if takes_lists(rows) else _array
+    # A long text or list of the context is not to be written once a row; as a list's one value it is encoded once.
+    lists = takes_lists(rows) or rows * sum(map(_bytes, body.context.values())) > _REPEATED
+    make = _cells if lists else _array
     made = {name: make(body.context, given.get(name), column, rows) for name, column in columns.items()}
-    return RawRows(columns, made if takes_lists(rows) else pa.table(made), missing, named)
+    return RawRows(columns, made if lists else pa.table(made), missing, named)
 
 
 def _columns(candidates: Sequence[Mapping[str, Any]], known: Collection[str]) -> Mapping[str, Sequence[Any]]:
@@ -173,3 +181,10 @@ def _cells(context: Mapping[str, Any], values: Sequence[Any] | None, column: Raw
     if column.name in context:
         return Repeated(column.cells([context[column.name]], None)[0], rows)
     return Repeated(None, rows) if values is None else column.cells(values)
+
+
+def _bytes(value: Any) -> int:
+    """Estimate what a value takes in an array."""
+    if isinstance(value, str):
+        return 4 * len(value)
+    return 8 + sum(map(_bytes, value)) if isinstance(value, list) else 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ class Service:
         """
         return count_rows(request) <= self.variants.small_rows
 
-    def score(self, body: bytes, request_id: str, strict: bool, parsed: Request | None = None) -> Answered:
+    def score(
+        self, body: bytes, request_id: str, strict: bool, parsed: Request | None = None, deadline: float = math.inf
+    ) -> Answered:
         """Answer `POST /v1/score`; runs in a thread, or for few rows in the event loop.
 
         Args:
@@ -158,6 +161,7 @@ class Service:
             request_id: of the request.
             strict: whether unknown and missing columns are refused.
             parsed: the body, if it has been parsed.
+            deadline: on the clock of `time.monotonic`; `expose_late` logs what fails behind it.
 
         Raises:
             RefusalError: the request is wrong.
@@ -173,7 +177,8 @@ class Service:
             raise
         except Exception as error:
             self.metrics.failures.labels(variant.name).inc()
-            self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
+            if time.monotonic() < deadline:
+                self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
             raise
         said = encode_json(answer(variant, rows, scored, request_id))
         kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
