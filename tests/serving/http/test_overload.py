@@ -105,7 +105,7 @@ def test_what_fails_after_its_deadline_is_not_told_in_the_log(
 
 
 def test_a_burst_of_small_requests_is_refused_beyond_the_places(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paced, "_TURN", 1e-9)  # one job a turn
+    monkeypatch.setattr(paced, "_TURN", 1e-9)  # one call a turn
     with make_client([first], limits={"waiting": 3, "deadline_ms": 20_000}) as client:
 
         async def storm() -> list[int]:
@@ -122,6 +122,7 @@ def test_a_small_request_that_waits_until_its_deadline_is_never_begun(
     first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paced, "_TURN", 1e-9)
+    monkeypatch.setattr(paced, "_TOGETHER", 1)
     score, begun = Bundle.score_ids, []
 
     def slow(self: Bundle, ids: Any) -> Any:
@@ -143,6 +144,7 @@ def test_a_small_request_that_waits_until_its_deadline_is_never_begun(
 
 def test_between_two_turns_others_are_answered(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paced, "_TURN", 1e-9)
+    monkeypatch.setattr(paced, "_TOGETHER", 2)
     with make_client([first]) as client:
 
         async def ask() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tests.serving.http.conftest import ROW, Client, make_client
 from funnelcast.errors import ConfigError
 from funnelcast.serving import Bundle
 from funnelcast.serving.http import shadow as module
-from funnelcast.serving.http.service import Answered
+from funnelcast.serving.http.scoring import Answered, Asked
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.traffic import set_shares
@@ -132,17 +133,19 @@ def test_a_slow_shadow_waits_for_a_process_with_nothing_else_to_do(
     begun, go_on = threading.Event(), threading.Event()
     with shadowed(shop) as client:
         service, shadow = client.service, client.service._shadow
-        score = service.score
-        job = score(json.dumps(ASKED[1]).encode(), "earlier", strict=False).job
-        assert job is not None and shadow is not None
+        score = service.scoring.score
+        earlier = service.prepare(json.dumps(ASKED[1]).encode(), "earlier", False, math.inf)
+        assert isinstance(earlier, Asked) and shadow is not None
+        job = score(earlier).job
+        assert job is not None
 
-        def slow(body: bytes, request_id: str, *given: Any) -> Answered:
-            if request_id == "slow":
+        def slow(asked: Asked) -> Answered:
+            if asked.request_id == "slow":
                 begun.set()
                 go_on.wait(20)
-            return score(body, request_id, *given)
+            return score(asked)
 
-        monkeypatch.setattr(service, "score", slow)
+        monkeypatch.setattr(service.scoring, "score", slow)
 
         large = {"candidates": [ROW] * 200}  # in a thread
 

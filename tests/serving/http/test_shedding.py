@@ -22,6 +22,7 @@ from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.app import create_app
 from funnelcast.serving.http.door import Door
 from funnelcast.serving.http.measure import Metrics
+from funnelcast.serving.http.paced import Paced
 from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.run import _config
 from funnelcast.serving.http.service import Service
@@ -132,7 +133,8 @@ def door() -> Door:
     metrics = Metrics()
     shedding = Shedding(metrics)
     shedding.count = lambda: None  # type: ignore[method-assign]  # it needs a loop
-    return Door(Admission(Limits(), 1, 5.0), shedding, metrics, RequestLog())
+    admission = Admission(Limits(), 1, 5.0, Paced(lambda _: [], lambda: 1))
+    return Door(admission, shedding, metrics, RequestLog())
 
 
 def test_the_quick_way_gives_the_answer_of_the_parser(door: Door) -> None:

@@ -19,7 +19,6 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
 from funnelcast.serving.http import file_log
-from funnelcast.serving.http import service as service_module
 from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
@@ -73,7 +72,7 @@ def test_who_got_no_answer_from_a_failing_variant_is_logged_too(
     folders = [shop / "first", shop / "second"]
     with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
         assert client.post({"user": "ann", "candidates": [ROW]}).status == 200
-        monkeypatch.setattr(service_module, "score_rows", fail)
+        monkeypatch.setattr(Bundle, "score_ids", fail)
         assert client.post({"user": "ann", "candidates": [ROW]}).status == 500
         assert client.post({"user": "ann", "candidates": []}).status == 400
         variant = Allocation.of(SHARES).assign(["ann"], "default")[0]

@@ -102,8 +102,9 @@ class _Admin:
         return f"key {self._keys.check(request.headers)}"
 
     async def _body(self, request: Request) -> bytes:
-        async with self._service.admission.body(request) as body:
-            return body
+        body = await self._service.admission.read(request)
+        self._service.admission.let_go(body)
+        return body
 
     def _registry(self, request: Request, by: str) -> Registry:
         name, known = request.path_params["name"], self._service.variants.registries

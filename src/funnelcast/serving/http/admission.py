@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.paced import Paced, spread, too_late
 from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded, slow_body
+from funnelcast.serving.http.scoring import Answered, Asked
 from funnelcast.serving.http.settings import Limits
 
 __all__ = ["GATHERED", "Admission"]
@@ -35,6 +35,7 @@ class Admission:
         limits: of requests.
         threads: that run large jobs.
         body_seconds: until a body has to be complete.
+        paced: runs the small ones.
 
     Attributes:
         inside: jobs that run or wait.
@@ -42,10 +43,10 @@ class Admission:
         held: bytes of bodies in memory.
     """
 
-    def __init__(self, limits: Limits, threads: int, body_seconds: float) -> None:
+    def __init__(self, limits: Limits, threads: int, body_seconds: float, paced: Paced) -> None:
         self._limits, self._body_seconds = limits, body_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
-        self._paced = Paced()
+        self._paced = paced
         self.inside, self.coming, self.held = 0, 0, 0
 
     @property
@@ -77,9 +78,8 @@ class Admission:
             raise RefusalError(400, "wrong_header", f"{wanted}, received {excerpt(text)}", column="x-deadline-ms")
         return time.monotonic() + min(largest, int(text or largest)) / 1000
 
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """Read a body, and count its bytes for as long as it is used.
+    async def read(self, request: Request) -> bytes:
+        """Read a body, and count its bytes until `let_go`.
 
         Args:
             request: whose body has not been read.
@@ -90,17 +90,29 @@ class Admission:
         _check_headers(request.headers, self._limits.body_bytes)
         parts: list[bytes] = []
         try:
-            if getattr(request.state, GATHERED, False):
-                await self._read(request, parts)
-            else:
-                try:
-                    async with asyncio.timeout(spread(self._body_seconds)):
-                        await self._read(request, parts)
-                except TimeoutError as error:
-                    raise slow_body(self._body_seconds, sum(map(len, parts))) from error
-            yield b"".join(parts)
-        finally:
+            await self._read_in_time(request, parts)
+        except BaseException:  # of a task that is cancelled, too
             self.held -= sum(map(len, parts))
+            raise
+        return b"".join(parts)
+
+    def let_go(self, body: bytes) -> None:
+        """Count a body no more.
+
+        Args:
+            body: that was read.
+        """
+        self.held -= len(body)
+
+    async def _read_in_time(self, request: Request, parts: list[bytes]) -> None:
+        if getattr(request.state, GATHERED, False):
+            await self._read(request, parts)
+            return
+        try:
+            async with asyncio.timeout(spread(self._body_seconds)):
+                await self._read(request, parts)
+        except TimeoutError as error:
+            raise slow_body(self._body_seconds, sum(map(len, parts))) from error
 
     async def _read(self, request: Request, parts: list[bytes]) -> None:
         size = 0
@@ -113,24 +125,33 @@ class Admission:
             if self.held > self._limits.held_bytes:
                 raise overloaded("the bodies of other requests take the memory", **_CLOSE)
 
-    async def run(self, job: Callable[[], T], deadline: float, *, small: bool = False) -> T:
-        """Run a job.
+    async def run_small(self, asked: Asked) -> Answered:
+        """Score a request in the event loop.
+
+        Args:
+            asked: the request, of few rows.
+
+        Raises:
+            RefusalError: there is no place, the deadline came first, or the request is wrong.
+        """
+        self.check()
+        self.inside += 1
+        try:
+            return await self._paced.run(asked, alone=self.coming <= 1)  # itself
+        finally:
+            self.inside -= 1
+
+    async def run(self, job: Callable[[], T], deadline: float) -> T:
+        """Run a job in a thread.
 
         Args:
             job: what to do.
             deadline: on the clock of `time.monotonic`.
-            small: whether it takes so little time that the event loop may run it.
 
         Raises:
             RefusalError: there is no place, or the deadline came first.
         """
         self.check()
-        if small:
-            self.inside += 1
-            try:
-                return await self._paced.run(job, deadline)
-            finally:
-                self.inside -= 1
         loop = asyncio.get_running_loop()
         future: Future[T] = self._pool.submit(job)
         self.inside += 1

@@ -6,41 +6,49 @@ from typing import Any
 
 import msgspec
 
-from funnelcast.arrow import pa
+from funnelcast.data.ids import Ids
 from funnelcast.errors import DataError
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import RawRows
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
-__all__ = ["answer", "encode_json", "score_rows"]
+__all__ = ["answer", "encode_json", "encode_rows", "score_rows"]
 
 encode_json = msgspec.json.Encoder().encode
 
 
-def score_rows(variant: Variant, rows: RawRows) -> Scored:
-    """Score the rows of a request, few of them without Arrow.
+def encode_rows(variant: Variant, rows: RawRows) -> Ids:
+    """Encode the rows of a request as ids [B, W], few of them without Arrow.
 
     Args:
-        variant: what scores.
+        variant: whose encoders they pass through.
         rows: its raw columns.
 
     Raises:
         RefusalError: the encoders do not take a column after all, such as text that is no number.
     """
     few = variant.bundle.encoders.few
-    if few is None or rows.cells is None:
-        return _score_table(variant, rows.table)
-    return variant.bundle.score_ids(few.ids(rows.cells))
-
-
-def _score_table(variant: Variant, table: pa.Table) -> Scored:
+    if few is not None and rows.cells is not None:
+        return few.ids(rows.cells)
     try:
-        ids = variant.bundle.encode(table)
+        return variant.bundle.encode(rows.table)
     except DataError as error:
         column = next((name for name in variant.columns if f"'{name}'" in str(error)), None)
         raise RefusalError(400, "wrong_type", str(error), column=column) from error
-    return variant.bundle.score_ids(ids)
+
+
+def score_rows(variant: Variant, rows: RawRows) -> Scored:
+    """Score the rows of a request.
+
+    Args:
+        variant: what scores.
+        rows: its raw columns.
+
+    Raises:
+        RefusalError: as `encode_rows`.
+    """
+    return variant.bundle.score_ids(encode_rows(variant, rows))
 
 
 def answer(variant: Variant, rows: RawRows, scored: Scored, request_id: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from funnelcast.serving.http.open_inference import model_metadata, server_metada
 from funnelcast.serving.http.openapi import docs_page, openapi
 from funnelcast.serving.http.paced import TOO_LATE
 from funnelcast.serving.http.refusal import RefusalError, excerpt, refusal_body, request_id_of
-from funnelcast.serving.http.service import Answered, Service
+from funnelcast.serving.http.scoring import Answered, Asked
+from funnelcast.serving.http.service import Service
 
 __all__ = ["create_app"]
 
@@ -162,12 +163,10 @@ class _Routes:
     async def score(self, request: Request) -> Response:
         strict, read = _flag(request, "strict", self._service.settings.strict), b""
 
-        def prepare(body: bytes, deadline: float) -> tuple[Callable[[], Answered], bool]:
+        def prepare(body: bytes, deadline: float) -> Asked | Callable[[], Answered]:
             nonlocal read
             read = body
-            parsed = self._service.parse_small(body)
-            job = partial(self._service.score, body, request.state.id, strict, parsed, deadline)
-            return job, parsed is not None and self._service.is_small(parsed)
+            return self._service.prepare(body, request.state.id, strict, deadline)
 
         try:
             return await self._answer(request, prepare)
@@ -181,14 +180,13 @@ class _Routes:
         if "inference-header-content-length" in request.headers:
             message = "tensors should be JSON; the binary extension is not offered"
             raise RefusalError(415, "no_extension", message, headers={"connection": "close"})
-        return await self._answer(
-            request, lambda body, _: (partial(self._service.infer, body, request.state.id, variant), False)
-        )
+        infer = self._service.scoring.infer
+        return await self._answer(request, lambda body, _: partial(infer, body, request.state.id, variant))
 
     async def _answer(
-        self, request: Request, prepare: Callable[[bytes, float], tuple[Callable[[], Answered], bool]]
+        self, request: Request, prepare: Callable[[bytes, float], Asked | Callable[[], Answered]]
     ) -> Response:
-        """Read a body, score it, and note what was answered; `prepare` returns a job, and whether it is small."""
+        """Read a body, score it, and note what was answered; `prepare` returns a small request, or a thread's job."""
         service = self._service
         if service.keys is not None:
             service.keys.check(request.headers)
@@ -196,9 +194,15 @@ class _Routes:
             raise RefusalError(503, "not_ready", "the service is not ready", headers={"retry-after": "1"})
         service.admission.check()
         deadline = service.admission.deadline(request.headers)
-        async with service.admission.body(request) as body:
-            job, small = prepare(body, deadline)
-            answered = await service.admission.run(job, deadline, small=small)
+        body = await service.admission.read(request)
+        try:
+            job = prepare(body, deadline)
+            if isinstance(job, Asked):
+                answered = await service.admission.run_small(job)
+            else:
+                answered = await service.admission.run(job, deadline)
+        finally:
+            service.admission.let_go(body)
         service.note(answered, request.state.id, request.state.started)
         version = answered.variant.version
         request.state.said = {"rows": answered.rows, "variant": answered.variant.name, "model_version": version}
@@ -249,7 +253,7 @@ def _json(said: object, status: int = 200) -> Response:
 
 
 def _flag(request: Request, name: str, default: bool) -> bool:
-    text = request.query_params.get(name)
+    text = request.query_params.get(name) if request.scope["query_string"] else None
     if text is None:
         return default
     if text.lower() not in _FLAGS:

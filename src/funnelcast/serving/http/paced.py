@@ -1,4 +1,4 @@
-"""What keeps the event loop free: small jobs between two looks at the sockets, and ends that are spread."""
+"""What keeps the event loop free: small requests between two looks at the sockets, and ends that are spread."""
 
 from __future__ import annotations
 
@@ -6,47 +6,53 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
 from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.scoring import Answered, Asked
 
 __all__ = ["TOO_LATE", "Paced", "spread", "too_late"]
 
-T = TypeVar("T")
 TOO_LATE = "deadline"  # code of a refusal
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
+_TOGETHER = 32  # requests of one call at most; of a row each, these take two milliseconds
 
 
 class Paced:
-    """Runs jobs of about a millisecond where they are asked for: handing one to a thread and back costs as much.
+    """Scores requests of about a millisecond in the event loop: handing one to a thread and back costs as much.
 
-    Between two looks of the loop at its sockets, jobs are begun for a millisecond at most; further ones wait in the
-    order in which they came. So whoever asks for health, or has to be refused, waits for a few jobs and not for all.
+    Between two looks of the loop at its sockets, requests are begun for a millisecond at most; further ones wait in
+    the order in which they came. So whoever asks for health, or has to be refused, waits for a few and not for all.
+    What came together is scored together.
+
+    Args:
+        score: answers requests.
+        most_rows: returns how many rows may be scored together.
     """
 
-    def __init__(self) -> None:
-        self._queue: deque[tuple[Callable[[], Any], float, asyncio.Future[Any]]] = deque()
+    def __init__(
+        self, score: Callable[[Sequence[Asked]], Sequence[Answered | Exception]], most_rows: Callable[[], int]
+    ) -> None:
+        self._score, self._most_rows = score, most_rows
+        self._queue: deque[tuple[Asked, asyncio.Future[Answered]]] = deque()
         self._spent, self._planned = 0.0, False
 
-    async def run(self, job: Callable[[], T], deadline: float) -> T:
-        """Run a job, at once if its turn has time left.
+    async def run(self, asked: Asked, *, alone: bool) -> Answered:
+        """Score a request.
 
         Args:
-            job: what to do.
-            deadline: on the clock of `time.monotonic`; a job that waited until then is never begun.
+            asked: the request; one that waited until its deadline is never begun.
+            alone: whether no other comes at this moment, so that it need not wait for its turn.
 
         Raises:
-            RefusalError: the deadline came first.
+            RefusalError: the request is wrong, or the deadline came first.
         """
         loop = asyncio.get_running_loop()
         self._plan(loop)
-        if not self._queue and self._spent < _TURN:
-            if time.monotonic() >= deadline:
-                raise too_late()
-            return self._timed(job)
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.append((job, deadline, future))
+        future: asyncio.Future[Answered] = loop.create_future()
+        self._queue.append((asked, future))
+        if alone and len(self._queue) == 1 and self._spent < _TURN:
+            self._score_next()
         return await future
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,27 +64,32 @@ class Paced:
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._planned, self._spent = False, 0.0
         while self._queue and self._spent < _TURN:
-            job, deadline, future = self._queue.popleft()
-            if future.done():  # cancelled
-                continue
-            if time.monotonic() >= deadline:
-                future.set_exception(too_late())
-                continue
-            try:
-                found = self._timed(job)
-            except Exception as error:  # it belongs to whoever waits
-                future.set_exception(error)
-            else:
-                future.set_result(found)
+            self._score_next()
         if self._queue:
             self._plan(loop)
 
-    def _timed(self, job: Callable[[], T]) -> T:
-        started = time.perf_counter()
-        try:
-            return job()
-        finally:
-            self._spent += time.perf_counter() - started
+    def _score_next(self) -> None:
+        """Score the first requests of the queue together."""
+        started, now = time.perf_counter(), time.monotonic()
+        taken: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        left, most = self._most_rows(), _TOGETHER
+        while self._queue and len(taken) < most and (not taken or self._queue[0][0].rows <= left):
+            asked, future = self._queue.popleft()
+            if future.done():  # cancelled
+                continue
+            if now >= asked.deadline:
+                future.set_exception(too_late())
+                continue
+            taken.append((asked, future))
+            left -= asked.rows
+        if taken:
+            outcomes = self._score([asked for asked, _ in taken])
+            for (_, future), outcome in zip(taken, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+        self._spent += time.perf_counter() - started
 
 
 def too_late() -> RefusalError:

@@ -12,7 +12,8 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from funnelcast.serving.http.variants import Variants
 
 __all__ = ["serve"]
 
+_CONNECTIONS = 8  # taken in a turn of the loop; with one, clients that come together wait for as many turns
 _SWITCH = 0.0005  # seconds after which a scoring thread lets the one that takes requests run
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -72,16 +74,16 @@ def serve(folders: Sequence[Path], settings: Settings) -> None:
     make = _Maker(folders, settings)
     if settings.server.workers == 1:
         app = make()
-        with _listen(settings) as listener:
-            uvicorn.Server(_config(app, settings)).run(sockets=[listener])
+        with _listening(settings) as sockets:
+            uvicorn.Server(_config(app, settings)).run(sockets=sockets)
         return
     Service(Variants.load(folders, settings), settings)  # what is wrong is found here
     log_to_stderr()
     own = None if _METRICS in os.environ else tempfile.mkdtemp(prefix="funnelcast-metrics-")
     os.environ.setdefault(_METRICS, own or "")
     try:
-        with _listen(settings) as listener:
-            Multiprocess(_config(make, settings), sockets=[listener]).run()
+        with _listening(settings) as sockets:
+            Multiprocess(_config(make, settings), sockets=sockets).run()
     finally:
         if own is not None:
             del os.environ[_METRICS]
@@ -136,6 +138,13 @@ def _end_with_parent() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and os.getppid() != parent.pid:  # it died before the system could be asked
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Listen, by several names of one socket, since a turn of the loop takes one connection of each."""
+    with _listen(settings) as listener, ExitStack() as stack:
+        yield [listener, *(stack.enter_context(listener.dup()) for _ in range(_CONNECTIONS - 1))]
 
 
 def _listen(settings: Settings) -> socket.socket:

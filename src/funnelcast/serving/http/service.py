@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
-from funnelcast.serving.http.answer import answer, encode_json, score_rows
-from funnelcast.serving.http.decode import Request, parse_body, user_of
+from funnelcast.serving.http.decode import parse_body, user_of
 from funnelcast.serving.http.exposure_log import open_exposures
 from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
-from funnelcast.serving.http.open_inference import infer_answer, infer_rows, parse_infer
-from funnelcast.serving.http.paced import TOO_LATE
+from funnelcast.serving.http.paced import TOO_LATE, Paced
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.request_log import RequestLog
-from funnelcast.serving.http.rows import count_rows, raw_rows
+from funnelcast.serving.http.rows import count_rows
+from funnelcast.serving.http.scoring import Answered, Asked, Scoring
 from funnelcast.serving.http.settings import Settings
-from funnelcast.serving.http.shadow import Shadow, ShadowJob
+from funnelcast.serving.http.shadow import Shadow
 from funnelcast.serving.http.shedding import Shedding
 from funnelcast.serving.http.variants import Variant, Variants
 
-__all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Answered", "Service"]
+__all__ = ["ADMIN_KEYS", "SCORE_KEYS", "Service"]
 
 SCORE_KEYS = "FUNNELCAST_SCORE_KEYS"
 ADMIN_KEYS = "FUNNELCAST_ADMIN_KEYS"
 _SMALL_BODY = 1 << 15  # bytes; JSON of this length is parsed in a fraction of a millisecond
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An answer and what the log says of it.
-
-    Args:
-        body: JSON.
-        variant: what scored.
-        rows: number of candidates.
-        experiment: that chose the variant.
-        user: key of the user, or None.
-        scores: the last step's reach of every candidate.
-        job: what a shadow scores; None for what no shadow may.
-    """
-
-    body: bytes
-    variant: Variant
-    rows: int
-    experiment: str = ""
-    user: str | None = None
-    scores: Sequence[float] = ()
-    job: ShadowJob | None = None
 
 
 class Service:
@@ -76,7 +51,12 @@ class Service:
         check_format("exposures", settings.exposures)
         check_format("shadow", settings.shadow)
         self.variants, self.settings = variants, settings
-        self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds)
+        shadowed = bool(settings.shadow.shares)
+        self.scoring = Scoring(
+            variants, settings.limits.rows, self._failed, scores=settings.exposures.scores, shadowed=shadowed
+        )
+        paced = Paced(self.scoring.score_all, lambda: variants.small_rows)
+        self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds, paced)
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
         self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
         self.metrics = Metrics()
@@ -126,81 +106,36 @@ class Service:
         if self._shadow is not None:
             self._shadow.close()
 
-    def parse_small(self, body: bytes) -> Request | None:
-        """Parse a body so short that the event loop may.
-
-        Args:
-            body: JSON.
-
-        Returns:
-            The request, or None where the body is longer.
-
-        Raises:
-            RefusalError: it is no request.
-        """
-        return parse_body(body) if len(body) <= _SMALL_BODY else None
-
-    def is_small(self, request: Request) -> bool:
-        """Say whether the event loop may score a request, whichever variant it is for.
-
-        Args:
-            request: what was parsed.
-
-        Raises:
-            RefusalError: its columns are no lists of one length.
-        """
-        return count_rows(request) <= self.variants.small_rows
-
-    def score(
-        self, body: bytes, request_id: str, strict: bool, parsed: Request | None = None, deadline: float = math.inf
-    ) -> Answered:
-        """Answer `POST /v1/score`; runs in a thread, or for few rows in the event loop.
+    def prepare(self, body: bytes, request_id: str, strict: bool, deadline: float) -> Asked | Callable[[], Answered]:
+        """Parse a request that the event loop may score, whichever variant it is for.
 
         Args:
             body: JSON.
             request_id: of the request.
             strict: whether unknown and missing columns are refused.
-            parsed: the body, if it has been parsed.
-            deadline: on the clock of `time.monotonic`; `expose_late` logs what fails behind it.
+            deadline: on the clock of `time.monotonic`.
+
+        Returns:
+            The request; or what answers it, in a thread, where it is longer.
 
         Raises:
-            RefusalError: the request is wrong.
-            ArtifactError: the model gives a score that is NaN or infinite.
+            RefusalError: it is no request.
         """
-        request = parsed or parse_body(body)
-        variant, experiment = self.variants.of(request.user)
-        user = None if request.user in (None, "") else str(request.user)
-        try:
-            rows = raw_rows(request, variant.columns, largest=self.settings.limits.rows, strict=strict)
-            scored = score_rows(variant, rows)
-        except RefusalError:
-            raise
-        except Exception as error:
-            self.metrics.failures.labels(variant.name).inc()
-            if time.monotonic() < deadline:
-                self._expose(Answered(b"", variant, 0, experiment, user), request_id, error=type(error).__name__)
-            raise
-        said = encode_json(answer(variant, rows, scored, request_id))
-        kept = scored.reach[:, -1].tolist() if self.settings.exposures.scores else []
-        job = ShadowJob(body, request_id, variant, scored.reach) if self._shadow is not None else None
-        return Answered(said, variant, len(scored.reach), experiment, user, kept, job)
 
-    def infer(self, body: bytes, request_id: str, variant: Variant) -> Answered:
-        """Answer a request of the Open Inference Protocol; runs in a thread.
+        def asked() -> Asked:
+            parsed = parse_body(body)
+            return Asked(body, parsed, request_id, strict, deadline, count_rows(parsed))
 
-        Args:
-            body: JSON.
-            request_id: of the request.
-            variant: the model.
+        if len(body) > _SMALL_BODY:
+            return lambda: self.scoring.score(asked())
+        short = asked()
+        return short if short.rows <= self.variants.small_rows else partial(self.scoring.score, short)
 
-        Raises:
-            RefusalError: the request is wrong.
-            ArtifactError: the model gives a score that is NaN or infinite.
-        """
-        request = parse_infer(body)
-        scored = score_rows(variant, infer_rows(request, variant.columns, self.settings.limits.rows))
-        said = encode_json(infer_answer(request, variant, scored, request_id))
-        return Answered(said, variant, len(scored.reach))
+    def _failed(self, asked: Asked, answered: Answered, error: Exception) -> None:
+        """Count a sound request that was not answered, and log who got none; `expose_late` does behind the deadline."""
+        self.metrics.failures.labels(answered.variant.name).inc()
+        if time.monotonic() < asked.deadline:
+            self._expose(answered, asked.request_id, error=type(error).__name__)
 
     def note(self, answered: Answered, request_id: str, started: float) -> None:
         """Count an answer, and log who got it; requests without a user are no exposures.

@@ -1,0 +1,123 @@
+"""Small requests wait for their turn in the event loop, and those of one moment are scored together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from funnelcast.serving.http import paced
+from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.paced import Paced
+from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.scoring import Asked
+
+
+class Calls:
+    """Answers each request with its id, and notes who was scored together."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.made: list[str] = []
+        self._seconds = seconds
+
+    def __call__(self, requests: Sequence[Asked]) -> list[Any]:
+        self.made.append("".join(one.request_id for one in requests))
+        time.sleep(self._seconds)
+        return [ValueError("wrong") if one.strict else one.request_id for one in requests]
+
+
+def asked(name: str, rows: int = 1, deadline: float = math.inf, *, wrong: bool = False) -> Asked:
+    return Asked(b"", Request(None, {}, [], None), name, wrong, deadline, rows)
+
+
+async def ask(paced: Paced, *requests: Asked, alone: bool = False) -> list[Any]:
+    runs = (paced.run(one, alone=alone) for one in requests)
+    return await asyncio.gather(*runs, return_exceptions=True)
+
+
+def test_what_comes_together_is_scored_together_and_each_gets_its_own() -> None:
+    calls = Calls()
+    found = asyncio.run(ask(Paced(calls, lambda: 100), asked("a"), asked("b", wrong=True), asked("c")))
+    assert calls.made == ["abc"] and found[::2] == ["a", "c"] and str(found[1]) == "wrong"
+
+
+def test_who_is_alone_does_not_wait() -> None:
+    calls = Calls()
+
+    async def before_others() -> list[str]:
+        order: list[str] = []
+        asyncio.get_running_loop().call_soon(order.append, "others")
+        await Paced(calls, lambda: 100).run(asked("a"), alone=True)
+        return order.copy()
+
+    assert asyncio.run(before_others()) == [] and calls.made == ["a"]
+
+
+def test_who_is_alone_stands_behind_those_who_wait() -> None:
+    calls = Calls()
+
+    async def run() -> None:
+        paced = Paced(calls, lambda: 1)
+        first = [asyncio.create_task(paced.run(asked(name), alone=False)) for name in "ab"]
+        last = asyncio.create_task(paced.run(asked("c"), alone=True))
+        await asyncio.gather(*first, last)
+
+    asyncio.run(run())
+    assert calls.made == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("together", "most_rows", "sizes", "made"),
+    [
+        (32, 100, "1111", ["abcd"]),
+        (2, 100, "11111", ["ab", "cd", "e"]),
+        (32, 6, "24116", ["ab", "cd", "e"]),
+        (32, 3, "3321", ["a", "b", "cd"]),
+        (32, 1, "221", ["a", "b", "c"]),  # a new bundle may take fewer rows than the one that was there
+        (32, 0, "1", ["a"]),
+    ],
+)
+def test_bounds(monkeypatch: pytest.MonkeyPatch, together: int, most_rows: int, sizes: str, made: list[str]) -> None:
+    monkeypatch.setattr(paced, "_TOGETHER", together)
+    calls = Calls()
+    requests = [asked(name, int(size)) for name, size in zip("abcdef", sizes, strict=False)]
+    assert asyncio.run(ask(Paced(calls, lambda: most_rows), *requests)) == [one.request_id for one in requests]
+    assert calls.made == made
+
+
+def test_the_loop_looks_at_its_sockets_after_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(seconds=0.002)  # longer than a turn
+
+    async def run() -> list[int]:
+        seen: list[int] = []
+        asking = asyncio.create_task(ask(Paced(calls, lambda: 1), *(asked(name) for name in "abc")))
+        while not asking.done():
+            seen.append(len(calls.made))
+            await asyncio.sleep(0)
+        return seen
+
+    assert set(asyncio.run(run())) >= {0, 1, 2}  # between the calls others had their turn
+
+
+def test_what_is_too_late_is_never_begun() -> None:
+    calls = Calls(seconds=0.03)
+    deadline = time.monotonic() + 0.01
+    found = asyncio.run(ask(Paced(calls, lambda: 1), asked("a"), asked("b", deadline=deadline), asked("c")))
+    assert calls.made == ["a", "c"] and isinstance(found[1], RefusalError) and found[1].status == 504
+
+
+def test_who_has_left_is_not_scored() -> None:
+    calls = Calls()
+
+    async def leave() -> list[Any]:
+        paced = Paced(calls, lambda: 100)
+        tasks = [asyncio.create_task(paced.run(asked(name), alone=False)) for name in "abc"]
+        asyncio.get_running_loop().call_soon(tasks[1].cancel)  # behind the tasks, before the turn
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(leave())
+    assert calls.made == ["ac"] and found[::2] == ["a", "c"] and isinstance(found[1], asyncio.CancelledError)

@@ -1,0 +1,122 @@
+"""Small requests that come together share a call of the model, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.serving.http.conftest import ROW, Client, make_client
+
+from funnelcast.errors import ArtifactError
+from funnelcast.serving.bundle import Bundle
+from funnelcast.serving.http.answer import encode_rows
+from funnelcast.serving.http.decode import parse_body
+from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.rows import count_rows, raw_rows
+from funnelcast.serving.http.scoring import Answered, Asked
+from funnelcast.serving.scorer import Scored
+
+USERS = ("ann", "bob", "carl", "dora", "emil", "fay")
+
+
+def asked(said: dict[str, Any], request_id: str = "r", *, strict: bool = False) -> Asked:
+    body = json.dumps(said).encode()
+    parsed = parse_body(body)
+    return Asked(body, parsed, request_id, strict, math.inf, count_rows(parsed))
+
+
+@pytest.fixture(scope="module")
+def pair(shop: Path) -> Iterator[Client]:
+    with make_client([shop / "first", shop / "second"], exposures={"scores": True}) as client:
+        yield client
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, fails: Any = None) -> list[tuple[str, int]]:
+    """Note version and rows of each call; `fails` decides by the ids which of them raise."""
+    calls, score = [], Bundle.score_ids
+
+    def note(self: Bundle, ids: Any) -> Scored:
+        calls.append((self.version, len(ids)))
+        if fails is not None and fails(ids):
+            raise ArtifactError("reach of row 0 should be finite, received nan")
+        return score(self, ids)
+
+    monkeypatch.setattr(Bundle, "score_ids", note)
+    return calls
+
+
+def said(outcome: Answered | Exception) -> Any:
+    assert isinstance(outcome, Answered)
+    return json.loads(outcome.body)
+
+
+candidates = st.lists(st.builds(lambda item, price: ROW | {"item": item, "price": price},
+                                st.integers(0, 40), st.floats(0, 1e6)), min_size=0, max_size=4)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(USERS), candidates), max_size=12))
+def test_together_as_alone(pair: Client, drawn: list[tuple[str, list[Any]]]) -> None:
+    """Whatever comes together, each gets what it would get alone: its variant's scores, or its own refusal."""
+    scoring = pair.service.scoring
+    requests = [asked({"user": user, "candidates": rows}, f"r{k}") for k, (user, rows) in enumerate(drawn)]
+    for request, outcome in zip(requests, scoring.score_all(requests), strict=True):
+        try:
+            alone = scoring.score(request)
+        except RefusalError as error:
+            assert isinstance(outcome, RefusalError) and outcome.to_json() == error.to_json()
+            continue
+        assert isinstance(outcome, Answered)
+        assert (outcome.variant, outcome.user, outcome.rows) == (alone.variant, alone.user, request.rows)
+        np.testing.assert_allclose(outcome.scores, alone.scores, rtol=0, atol=1e-6)
+        found, wanted = said(outcome), said(alone)
+        for name in ("reach", "transition"):
+            for step, values in wanted.pop(name).items():
+                np.testing.assert_allclose(found[name][step], values, rtol=0, atol=1e-6)
+            del found[name]
+        assert found == wanted and found["request_id"] == request.request_id
+
+
+def test_a_call_a_variant_however_many_ask(pair: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [ROW | {"item": item} for item in range(20)]
+    requests = [asked({"user": user, "candidates": rows[k : k + 2]}) for k, user in enumerate(USERS)]
+    calls = counted(monkeypatch)
+    outcomes = pair.service.scoring.score_all(requests)
+    versions = [outcome.variant.version for outcome in outcomes if isinstance(outcome, Answered)]
+    assert sorted(calls) == sorted((version, 2 * versions.count(version)) for version in set(versions))
+    assert len(set(versions)) == 2 and len(versions) == len(USERS)
+
+
+def test_a_refused_request_takes_none_with_it(pair: Client) -> None:
+    good = asked({"user": "ann", "candidates": [ROW]})
+    bad = asked({"user": "ann", "candidates": [ROW | {"price": "dear"}]})
+    strict = asked({"user": "ann", "candidates": [ROW | {"more": 1}]}, strict=True)
+    nobody = asked({"candidates": [ROW]})
+    outcomes = pair.service.scoring.score_all([bad, good, strict, nobody, good])
+    codes = [outcome.code if isinstance(outcome, RefusalError) else None for outcome in outcomes]
+    assert codes == ["wrong_type", None, "unknown_column", "missing_user", None]
+    assert said(outcomes[1])["reach"] == said(outcomes[4])["reach"]
+
+
+def test_a_call_that_fails_is_made_again_for_each_alone(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make_client([first]) as client:
+        scoring, metrics, variant = (
+            client.service.scoring,
+            client.service.metrics,
+            client.service.variants.named("first"),
+        )
+        good, bad = asked({"candidates": [ROW]}), asked({"candidates": [ROW | {"item": 7}]})
+        wrong = encode_rows(variant, raw_rows(bad.parsed, variant.columns, largest=1, strict=False))
+        calls = counted(monkeypatch, lambda ids: (ids == wrong).all(1).any())
+        outcomes = scoring.score_all([good, bad, good])
+        assert [rows for _, rows in calls] == [3, 1, 1, 1]
+        assert [type(outcome) for outcome in outcomes] == [Answered, ArtifactError, Answered]
+        assert metrics.sums("funnelcast_failed_scores_total", "variant") == {"first": 1}
+        with pytest.raises(ArtifactError, match="row 0 should be finite"):
+            scoring.score(bad)
