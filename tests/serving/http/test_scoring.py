@@ -17,9 +17,8 @@ from tests.serving.http.conftest import ROW, Client, make_client
 from funnelcast.errors import ArtifactError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.answer import encode_rows
-from funnelcast.serving.http.decode import parse_body
 from funnelcast.serving.http.refusal import RefusalError
-from funnelcast.serving.http.rows import count_rows, raw_rows
+from funnelcast.serving.http.rows import raw_rows
 from funnelcast.serving.http.scoring import Answered, Asked
 from funnelcast.serving.scorer import Scored
 
@@ -27,9 +26,7 @@ USERS = ("ann", "bob", "carl", "dora", "emil", "fay")
 
 
 def asked(said: dict[str, Any], request_id: str = "r", *, strict: bool = False) -> Asked:
-    body = json.dumps(said).encode()
-    parsed = parse_body(body)
-    return Asked(body, parsed, request_id, strict, math.inf, count_rows(parsed))
+    return Asked.of(json.dumps(said).encode(), request_id, strict, math.inf)
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +103,8 @@ def test_a_refused_request_takes_none_with_it(pair: Client) -> None:
 
 def test_a_call_that_fails_is_made_again_for_each_alone(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with make_client([first]) as client:
-        scoring, metrics, variant = (
-            client.service.scoring,
-            client.service.metrics,
-            client.service.variants.named("first"),
-        )
+        service = client.service
+        scoring, metrics, variant = service.scoring, service.metrics, service.variants.named("first")
         good, bad = asked({"candidates": [ROW]}), asked({"candidates": [ROW | {"item": 7}]})
         wrong = encode_rows(variant, raw_rows(bad.parsed, variant.columns, largest=1, strict=False))
         calls = counted(monkeypatch, lambda ids: (ids == wrong).all(1).any())

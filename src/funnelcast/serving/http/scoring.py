@@ -9,10 +9,10 @@ import numpy as np
 
 from funnelcast.data.ids import Ids
 from funnelcast.serving.http.answer import answer, encode_json, encode_rows, score_rows
-from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.decode import Request, parse_body
 from funnelcast.serving.http.open_inference import infer_answer, infer_rows, parse_infer
 from funnelcast.serving.http.refusal import RefusalError
-from funnelcast.serving.http.rows import RawRows, raw_rows
+from funnelcast.serving.http.rows import RawRows, count_rows, raw_rows
 from funnelcast.serving.http.shadow import ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.scorer import Scored
@@ -39,6 +39,22 @@ class Asked:
     strict: bool
     deadline: float
     rows: int
+
+    @classmethod
+    def of(cls, body: bytes, request_id: str, strict: bool, deadline: float) -> Asked:
+        """Parse a request.
+
+        Args:
+            body: JSON.
+            request_id: of the request.
+            strict: whether unknown and missing columns are refused.
+            deadline: on the clock of `time.monotonic`.
+
+        Raises:
+            RefusalError: it is no request.
+        """
+        parsed = parse_body(body)
+        return cls(body, parsed, request_id, strict, deadline, count_rows(parsed))
 
 
 @dataclass(frozen=True)
@@ -126,8 +142,8 @@ class Scoring:
     def score_all(self, requests: Sequence[Asked]) -> list[Answered | Exception]:
         """Answer several requests, those of one variant by one call of its model.
 
-        A call costs more than a row of a small model, so that a third of a request's time is saved. None suffers from
-        another: where a call fails, each request is scored alone.
+        A call of a small model takes longer than a further row. None suffers from another: where a call fails, each
+        request is scored alone.
 
         Args:
             requests: of few rows, where there are several.

@@ -10,7 +10,7 @@ from typing import Any
 
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
-from funnelcast.serving.http.decode import parse_body, user_of
+from funnelcast.serving.http.decode import user_of
 from funnelcast.serving.http.exposure_log import open_exposures
 from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.follow import Follower
@@ -19,7 +19,6 @@ from funnelcast.serving.http.measure import Metrics
 from funnelcast.serving.http.paced import TOO_LATE, Paced
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.request_log import RequestLog
-from funnelcast.serving.http.rows import count_rows
 from funnelcast.serving.http.scoring import Answered, Asked, Scoring
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shadow import Shadow
@@ -121,15 +120,10 @@ class Service:
         Raises:
             RefusalError: it is no request.
         """
-
-        def asked() -> Asked:
-            parsed = parse_body(body)
-            return Asked(body, parsed, request_id, strict, deadline, count_rows(parsed))
-
         if len(body) > _SMALL_BODY:
-            return lambda: self.scoring.score(asked())
-        short = asked()
-        return short if short.rows <= self.variants.small_rows else partial(self.scoring.score, short)
+            return lambda: self.scoring.score(Asked.of(body, request_id, strict, deadline))
+        asked = Asked.of(body, request_id, strict, deadline)
+        return asked if asked.rows <= self.variants.small_rows else partial(self.scoring.score, asked)
 
     def _failed(self, asked: Asked, answered: Answered, error: Exception) -> None:
         """Count a sound request that was not answered, and log who got none; `expose_late` does behind the deadline."""
