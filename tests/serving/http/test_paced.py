@@ -6,7 +6,9 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -101,6 +103,61 @@ def test_the_loop_looks_at_its_sockets_after_a_turn(monkeypatch: pytest.MonkeyPa
         return seen
 
     assert set(asyncio.run(run())) >= {0, 1, 2}  # between the calls others had their turn
+
+
+def test_fewer_are_scored_together_where_they_take_long() -> None:
+    quick, slow = Calls(), Calls(seconds=0.01)
+
+    async def run() -> None:
+        for calls in (quick, slow):
+            paced = Paced(calls, lambda: 1000)
+            for _ in range(30):
+                await ask(paced, *(asked("x") for _ in range(40)))
+
+    asyncio.run(run())
+    # Ten milliseconds a call, whatever it holds: one request a call is the least that takes too long.
+    assert max(map(len, quick.made)) == 32 and len(slow.made[0]) == 32 and len(slow.made[-1]) == 1
+
+
+def test_few_answers_are_given_out_between_two_looks_at_the_sockets() -> None:
+    calls = Calls()
+
+    async def run() -> list[int]:
+        paced, seen = Paced(calls, lambda: 100), [0]
+        tasks = [asyncio.create_task(paced.run(asked("x"), alone=False)) for _ in range(30)]
+        while seen[-1] < 30:
+            await asyncio.sleep(0)
+            seen.append(sum(task.done() for task in tasks))
+        return seen
+
+    seen = asyncio.run(run())
+    assert calls.made == ["x" * 30]
+    assert max(after - before for before, after in pairwise(seen)) == 8
+
+
+@pytest.mark.parametrize(("connections", "looks"), [(0, 0), (7, 0), (8, 3)])
+def test_clients_who_connect_come_first_but_not_for_ever(connections: int, looks: int) -> None:
+    calls = Calls()
+
+    async def run() -> int:
+        paced, skipped = Paced(calls, lambda: 100), 0
+        asking = asyncio.create_task(paced.run(asked("x"), alone=False))
+        await asyncio.sleep(0)  # it waits for its turn, which is next
+        while not calls.made:
+            for _ in range(connections):
+                paced.connected()
+            await asyncio.sleep(0)
+            skipped += not calls.made
+        await asking
+        return skipped
+
+    assert asyncio.run(run()) == looks
+
+
+def test_nobody_waits_for_what_failed() -> None:
+    failing = Mock(side_effect=MemoryError)
+    found = asyncio.run(ask(Paced(failing, lambda: 100), asked("a"), asked("b")))
+    assert [type(one) for one in found] == [MemoryError] * 2
 
 
 def test_what_is_too_late_is_never_begun() -> None:

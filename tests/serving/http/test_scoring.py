@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.serving.http.conftest import ROW, Client, make_client
 
+from funnelcast.data.encode_few import FewRows
 from funnelcast.errors import ArtifactError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.answer import encode_rows
@@ -54,15 +55,32 @@ def said(outcome: Answered | Exception) -> Any:
     return json.loads(outcome.body)
 
 
-candidates = st.lists(st.builds(lambda item, price: ROW | {"item": item, "price": price},
-                                st.integers(0, 40), st.floats(0, 1e6)), min_size=0, max_size=4)  # fmt: skip
+rows = st.builds(lambda item, price: ROW | {"item": item, "price": price}, st.integers(0, 40), st.floats(0, 1e6))
+changes = st.dictionaries(  # to nothing, to another type that is taken or refused, by a column that is unknown
+    st.sampled_from([*ROW, "more"]), st.sampled_from([None, 3, 2.0, "7", True, "dear", [], [1, 2], 2**70]), max_size=2
+)
+one_row = st.builds(lambda row, change: row | change, rows, changes)
 
 
-@given(st.lists(st.tuples(st.sampled_from(USERS), candidates), max_size=12))
-def test_together_as_alone(pair: Client, drawn: list[tuple[str, list[Any]]]) -> None:
+def parts(row: dict[str, Any], count: int) -> dict[str, Any]:
+    """Put the first columns of a row into the context."""
+    names = list(row)
+    return {"context": {name: row[name] for name in names[:count]}, "candidates": [{n: row[n] for n in names[count:]}]}
+
+
+bodies = st.one_of(
+    st.builds(lambda many: {"candidates": many}, st.lists(rows, max_size=4)),
+    st.builds(lambda row: {"candidates": [row]}, one_row),
+    st.builds(parts, one_row, st.integers(0, len(ROW))),
+    st.builds(lambda row: {"columns": {name: [value] for name, value in row.items()}}, one_row),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(USERS), bodies, st.booleans()), max_size=12))
+def test_together_as_alone(pair: Client, drawn: list[tuple[str, dict[str, Any], bool]]) -> None:
     """Whatever comes together, each gets what it would get alone: its variant's scores, or its own refusal."""
     scoring = pair.service.scoring
-    requests = [asked({"user": user, "candidates": rows}, f"r{k}") for k, (user, rows) in enumerate(drawn)]
+    requests = [asked({"user": user} | body, f"r{k}", strict=strict) for k, (user, body, strict) in enumerate(drawn)]
     for request, outcome in zip(requests, scoring.score_all(requests), strict=True):
         try:
             alone = scoring.score(request)
@@ -88,6 +106,25 @@ def test_a_call_a_variant_however_many_ask(pair: Client, monkeypatch: pytest.Mon
     versions = [outcome.variant.version for outcome in outcomes if isinstance(outcome, Answered)]
     assert sorted(calls) == sorted((version, 2 * versions.count(version)) for version in set(versions))
     assert len(set(versions)) == 2 and len(versions) == len(USERS)
+
+
+def test_requests_of_a_row_are_encoded_together(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded, ids = [], FewRows.ids
+    good, bad = asked({"candidates": [ROW]}), asked({"candidates": [ROW | {"price": "dear"}]})
+    pair_of_rows = asked({"context": {"age": 31}, "candidates": [{"item": 3}, {"item": 4}]})
+
+    def note(self: FewRows, cells: Any) -> Any:
+        encoded.append(len(cells["item"]))
+        return ids(self, cells)
+
+    with make_client([first]) as client:
+        monkeypatch.setattr(FewRows, "ids", note)
+        scoring = client.service.scoring
+        assert all(isinstance(one, Answered) for one in scoring.score_all([good, pair_of_rows, good, good]))
+        assert encoded == [3, 2]
+        encoded.clear()
+        outcomes = scoring.score_all([good, bad, good])  # each by itself, to find the wrong one
+        assert [type(one) for one in outcomes] == [Answered, RefusalError, Answered] and encoded == [1, 1]
 
 
 def test_a_refused_request_takes_none_with_it(pair: Client) -> None:

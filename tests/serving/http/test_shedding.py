@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
@@ -17,6 +18,7 @@ from tests.serving.http.conftest import ROW
 from tests.serving.http.processes import serving, wait_for
 from tests.serving.http.test_overload import BODY, LARGE, held_scoring
 
+from funnelcast.serving.http import door as door_module
 from funnelcast.serving.http import protocol
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.app import create_app
@@ -145,6 +147,22 @@ def test_the_quick_way_gives_the_answer_of_the_parser(door: Door) -> None:
     for odd in ("a\u00e9", "a b", "", "x" * 65):
         answer = door.refuse_plain(request(BODY, "/v1/score", f"x-request-id: {odd}"), date)
         assert answer is not None and f": {odd}\r\n".encode() not in answer
+
+
+def test_a_head_that_came_before_is_read_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(wraps=door_module._length_and_id)
+    monkeypatch.setattr(door_module, "_length_and_id", read)
+    plain, odd = request(BODY), request(BODY, "/v1/score", "expect: 100-continue")
+    answers = {door.refuse_plain(plain, []) for _ in range(5)}
+    assert len(answers) == 5 and None not in answers and read.call_count == 1  # each with an id of its own
+    assert door.refuse_plain(plain[:-1], []) is None and door.refuse_plain(plain + b"P", []) is None
+    assert door.refuse_plain(odd, []) is door.refuse_plain(odd, []) is None
+    for number in range(3000):  # no more memory, whatever comes
+        assert door.refuse_plain(request(BODY, "/v1/score", f"x-y: {number}"), []) is not None
+        assert door.refuse_plain(request(BODY, "/v1/score", f"x-request-id: {number}"), []) is not None
+        assert len(door._known) <= 1024
+    door._known.clear()
+    assert door.refuse_plain(request(BODY, "/v1/score", f"x-y: {'z' * 2000}"), []) is not None and not door._known
 
 
 @pytest.mark.parametrize(

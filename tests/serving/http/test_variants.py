@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,13 +19,29 @@ from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
-from funnelcast.serving.http import file_log
+from funnelcast.serving.http import file_log, variants
 from funnelcast.serving.http.file_log import FileLog, check_format
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
 SCHEMA = exposure_schema("latency_ms")
 SHARES = {"first": 0.8, "second": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("one", "all_rows", "expected"),
+    [
+        (0.0002, 0.0002 + 127 * 1e-5, 80),  # (1 ms - 0.2 ms) / 10 us
+        (0.0002, 0.0003, 128),  # as many as were measured
+        (0.0011, 0.0020, 0),  # one row takes too long
+        (0.0003, 0.0003, 128),  # a row costs nothing that a clock can see
+    ],
+)
+def test_rows_of_a_request_that_the_event_loop_scores(
+    monkeypatch: pytest.MonkeyPatch, one: float, all_rows: float, expected: int
+) -> None:
+    monkeypatch.setattr(variants, "_seconds", lambda bundle, columns, rows: one if rows == 1 else all_rows)
+    assert abs(variants._small_rows(Mock(), {}) - expected) <= 1  # floats
 
 
 def test_a_user_gets_one_variant_and_its_scores(shop: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from funnelcast.data.ids import Ids
 from funnelcast.errors import DataError
 from funnelcast.serving.http.refusal import RefusalError
-from funnelcast.serving.http.rows import RawRows
+from funnelcast.serving.http.rows import Laid, RawRows
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
@@ -51,13 +51,13 @@ def score_rows(variant: Variant, rows: RawRows) -> Scored:
     return variant.bundle.score_ids(encode_rows(variant, rows))
 
 
-def answer(variant: Variant, rows: RawRows, scored: Scored, request_id: str) -> dict[str, Any]:
+def answer(variant: Variant, laid: Laid, scored: Scored, request_id: str) -> dict[str, Any]:
     """Say every step's probabilities, and what they come from.
 
     Args:
         variant: what scored.
-        rows: of the request.
-        scored: of the rows.
+        laid: the request.
+        scored: of its rows.
         request_id: of the request.
 
     Returns:
@@ -76,8 +76,8 @@ def answer(variant: Variant, rows: RawRows, scored: Scored, request_id: str) -> 
     }
     if scored.value is not None:
         said["value"] = scored.value.tolist()
-    if rows.missing:
-        said["missing_columns"] = rows.missing
-    if rows.unknown:
-        said["unknown_columns"] = rows.unknown
+    if laid.missing:
+        said["missing_columns"] = laid.missing
+    if laid.unknown:
+        said["unknown_columns"] = laid.unknown
     return said

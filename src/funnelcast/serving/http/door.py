@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.answer import encode_json
 from funnelcast.serving.http.measure import Metrics
-from funnelcast.serving.http.refusal import overloaded, refusal_body, request_id_of, slow_body
+from funnelcast.serving.http.refusal import new_request_id, overloaded, refusal_body, request_id_of, slow_body
 from funnelcast.serving.http.request_log import RequestLog
 from funnelcast.serving.http.shedding import Shedding
 
@@ -19,7 +19,8 @@ _STATUS = b"HTTP/1.1 429 Too Many Requests\r\n"
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\n"
 _PLAIN = b"POST /v1/score HTTP/1.1\r\n"
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"close", b"\r\n ", b"\r\n\t", b"\0")
-_ID = b"id of the request"
+_ID = "id of the request"
+_KNOWN, _KNOWN_BYTES = 1024, 1024  # heads that are kept, and of what length; most clients send the same ones again
 _Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -41,14 +42,19 @@ class Door:
         self._more: _Headers | None = None
         self._first = b""
         self._routes = {
-            route: (metrics.requests.labels(route, "429"), encode_json(refusal_body(refusal, _ID.decode(), route)))
+            route: (metrics.requests.labels(route, "429"), _around_id(refusal_body(refusal, _ID, route)))
             for route in (_SCORE, _INFER)
         }
+        self._known: dict[bytes, tuple[int, bytes]] = {}  # head of a usual request -> length of its body, id
 
     @property
     def full(self) -> bool:
         """Whether all places are taken."""
         return self._admission.full
+
+    def connected(self) -> None:
+        """Note a new connection."""
+        self._admission.connected()
 
     def admit(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count a request whose task was just made, until this has run and counts for itself.
@@ -107,31 +113,56 @@ class Door:
         Returns:
             The answer, if `data` is one complete request and nothing in it could be read in two ways; else None.
         """
-        end = data.find(b"\r\n\r\n")
-        if end < 0 or not data.startswith(_PLAIN):
-            return None
-        head = data[: end + 2].lower()
-        _, _, after = head.partition(b"\r\ncontent-length: ")
-        length = after[: after.find(b"\r\n")]
-        whole = length.isdigit() and len(length) < 10 and int(length) == len(data) - end - 4
-        if not whole or head.count(b"content-length") != 1 or any(word in head for word in _NOT_PLAIN):
+        end = data.find(b"\r\n\r\n") + 4
+        head = data[:end]
+        known = self._known.get(head)
+        if known is None:
+            known = _length_and_id(head)
+            if known is None:
+                return None
+            if not known[1] and len(head) <= _KNOWN_BYTES:  # a head with an id does not come again
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[head] = known
+        length, given = known
+        if length != len(data) - end:
             return None
         count, body = self._routes[_SCORE]
         count.inc()
         self._shedding.count()
-        _, _, given = head.partition(b"\r\nx-request-id: ")
-        place = end + 2 - len(given)  # as it was sent, not in small letters
-        return self._answer(body, data[place : place + given.find(b"\r\n")] if given else b"", more, b"")
+        return self._answer(body, given, more, b"")
 
-    def _answer(self, body: bytes, given: bytes, more: _Headers, end: bytes) -> bytes:
-        request_id = request_id_of(given.decode("latin-1")).encode()
+    def _answer(self, body: tuple[bytes, bytes], given: bytes, more: _Headers, end: bytes) -> bytes:
+        request_id = (request_id_of(given.decode("latin-1")) if given else new_request_id()).encode()
         if more is not self._more:  # the server makes them anew each second
             self._more = more
             self._first = b"".join([_STATUS, *(b"%b: %b\r\n" % line for line in more), self._head])
-        body = body.replace(_ID, request_id)
-        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
-            self._first, request_id, len(body), end, body
+        before, after = body
+        length = len(before) + len(request_id) + len(after)
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b%b%b" % (
+            self._first, request_id, length, end, before, request_id, after
         )  # fmt: skip
+
+
+def _length_and_id(head: bytes) -> tuple[int, bytes] | None:
+    """Read the head of a usual request; None where anything in it could be read in two ways."""
+    if len(head) < 4 or not head.startswith(_PLAIN):
+        return None
+    small = head[:-2].lower()
+    _, _, after = small.partition(b"\r\ncontent-length: ")
+    length = after[: after.find(b"\r\n")]
+    if not (length.isdigit() and len(length) < 10) or small.count(b"content-length") != 1:
+        return None
+    if any(word in small for word in _NOT_PLAIN):
+        return None
+    _, _, given = small.partition(b"\r\nx-request-id: ")
+    place = len(small) - len(given)  # as it was sent, not in small letters
+    return int(length), head[place : place + given.find(b"\r\n")] if given else b""
+
+
+def _around_id(said: Mapping[str, object]) -> tuple[bytes, bytes]:
+    before, _, after = encode_json(said).partition(_ID.encode())
+    return before, after
 
 
 def _route(url: bytes) -> str:

@@ -11,11 +11,18 @@ from collections.abc import Callable, Sequence
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.scoring import Answered, Asked
 
-__all__ = ["TOO_LATE", "Paced", "spread", "too_late"]
+__all__ = ["CONNECTIONS", "TOO_LATE", "Paced", "spread", "too_late"]
 
 TOO_LATE = "deadline"  # code of a refusal
+CONNECTIONS = 8  # taken in a turn of the loop; with one, clients that come together wait for as many turns
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
-_TOGETHER = 32  # requests of one call at most; of a row each, these take two milliseconds
+_CALL = 0.002  # seconds that a call of several requests should take
+_TOGETHER = 32  # requests of one call at most
+_RELEASED = 8  # answers that are given out between two looks at the sockets, since writing them takes time, too
+_NEWEST = 0.1  # share of the newest call in the time of a request
+_SKIPPED = 3  # turns in a row that are left to clients who connect
+
+_Waiting = tuple[Asked, asyncio.Future[Answered]]
 
 
 class Paced:
@@ -23,7 +30,7 @@ class Paced:
 
     Between two looks of the loop at its sockets, requests are begun for a millisecond at most; further ones wait in
     the order in which they came. So whoever asks for health, or has to be refused, waits for a few and not for all.
-    What came together is scored together.
+    What came together is scored together, as many requests as take two milliseconds by those before.
 
     Args:
         score: answers requests.
@@ -34,8 +41,15 @@ class Paced:
         self, score: Callable[[Sequence[Asked]], Sequence[Answered | Exception]], most_rows: Callable[[], int]
     ) -> None:
         self._score, self._most_rows = score, most_rows
-        self._queue: deque[tuple[Asked, asyncio.Future[Answered]]] = deque()
+        self._queue: deque[_Waiting] = deque()
+        self._scored: deque[tuple[asyncio.Future[Answered], Answered | Exception]] = deque()
         self._spent, self._planned = 0.0, False
+        self._seconds = _CALL / _TOGETHER  # of a request
+        self._connected, self._skipped = 0, 0
+
+    def connected(self) -> None:
+        """Note a new connection; while there are more than a turn takes, these come before the scores."""
+        self._connected += 1
 
     async def run(self, asked: Asked, *, alone: bool) -> Answered:
         """Score a request.
@@ -51,8 +65,9 @@ class Paced:
         self._plan(loop)
         future: asyncio.Future[Answered] = loop.create_future()
         self._queue.append((asked, future))
-        if alone and len(self._queue) == 1 and self._spent < _TURN:
+        if alone and len(self._queue) == 1 and not self._scored and self._spent < _TURN:
             self._score_next()
+            self._release()
         return await future
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,16 +78,35 @@ class Paced:
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._planned, self._spent = False, 0.0
-        while self._queue and self._spent < _TURN:
-            self._score_next()
-        if self._queue:
+        if not self._skips():
+            while self._queue and len(self._scored) < _RELEASED and self._spent < _TURN:
+                self._score_next()
+            self._release()
+        if self._queue or self._scored:
             self._plan(loop)
+
+    def _skips(self) -> bool:
+        """Say whether this turn is left to clients who connect."""
+        many, self._connected = self._connected >= CONNECTIONS, 0
+        self._skipped = self._skipped + 1 if many and self._skipped < _SKIPPED else 0
+        return self._skipped > 0
+
+    def _release(self) -> None:
+        """Give answers out."""
+        for _ in range(min(_RELEASED, len(self._scored))):
+            future, outcome = self._scored.popleft()
+            if future.done():  # cancelled
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def _score_next(self) -> None:
         """Score the first requests of the queue together."""
         started, now = time.perf_counter(), time.monotonic()
-        taken: list[tuple[Asked, asyncio.Future[Answered]]] = []
-        left, most = self._most_rows(), _TOGETHER
+        taken: list[_Waiting] = []
+        left, most = self._most_rows(), min(_TOGETHER, max(1, int(_CALL / self._seconds)))
         while self._queue and len(taken) < most and (not taken or self._queue[0][0].rows <= left):
             asked, future = self._queue.popleft()
             if future.done():  # cancelled
@@ -83,13 +117,15 @@ class Paced:
             taken.append((asked, future))
             left -= asked.rows
         if taken:
-            outcomes = self._score([asked for asked, _ in taken])
-            for (_, future), outcome in zip(taken, outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
-        self._spent += time.perf_counter() - started
+            try:
+                outcomes = self._score([asked for asked, _ in taken])
+            except Exception as error:  # nobody is to wait for ever
+                outcomes = [error] * len(taken)
+            self._scored += zip([future for _, future in taken], outcomes, strict=True)
+        spent = time.perf_counter() - started
+        self._spent += spent
+        if taken:
+            self._seconds += _NEWEST * (spent / len(taken) - self._seconds)
 
 
 def too_late() -> RefusalError:
@@ -98,9 +134,9 @@ def too_late() -> RefusalError:
 
 
 def spread(seconds: float) -> float:
-    """Lengthen a time limit by up to a tenth at random: who came together is not let go in one moment.
+    """Lengthen a time limit by up to a fifth at random: who came together is not let go in one moment.
 
     Args:
         seconds: the limit.
     """
-    return seconds * random.uniform(1.0, 1.1)
+    return seconds * random.uniform(1.0, 1.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from funnelcast.serving.http.admission import GATHERED
@@ -47,11 +48,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
-        super().connection_made(transport)
+        """Begin to wait for a head; uvicorn's own would ask the system for two addresses that nobody reads."""
+        self.connections.add(self)
+        self.transport, self.flow = transport, FlowControl(transport)
+        self.scheme = "https" if self.config.is_ssl else "http"
         self._joined = JoinedWrites(transport)
         self._in_head = True
         self._wait_for_head()
+        if self._door is not None:
+            self._door.connected()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -223,7 +228,15 @@ class GuardedProtocol(HttpToolsProtocol):
         return size <= most
 
     def _wait_for_head(self) -> None:
-        self._timer = self.loop.call_later(spread(self._head_seconds), self._end, _SLOW)
+        self._timer = self.loop.call_later(spread(self._head_seconds), self._end_head)
+
+    def _end_head(self) -> None:
+        """Close; who has sent nothing gets no answer, which might be taken for that to a request on its way."""
+        if self._at_rest:
+            self._timer = None
+            self.transport.close()
+        else:
+            self._end(_SLOW)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping
 
-__all__ = ["RefusalError", "excerpt", "overloaded", "refusal_body", "request_id_of", "slow_body"]
+__all__ = ["RefusalError", "excerpt", "new_request_id", "overloaded", "refusal_body", "request_id_of", "slow_body"]
 
 _EXCERPT = 40  # characters of a client's text in a message
 _MESSAGE = 400
@@ -70,7 +70,12 @@ def request_id_of(given: str) -> str:
     Args:
         given: the header `x-request-id`.
     """
-    return given if _REQUEST_ID.fullmatch(given) else f"{_IDS.getrandbits(128):032x}"
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id of 32 hexadecimal digits."""
+    return f"{_IDS.getrandbits(128):032x}"
 
 
 def overloaded(reason: str = "all places are taken", **headers: str) -> RefusalError:

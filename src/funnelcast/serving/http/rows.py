@@ -14,7 +14,7 @@ from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import Request
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
-__all__ = ["FEW_ROWS", "RawRows", "count_rows", "raw_rows", "takes_lists"]
+__all__ = ["FEW_ROWS", "Laid", "RawRows", "count_rows", "joined_cells", "lay_out", "raw_rows", "takes_lists"]
 
 _REPEATED = 1 << 24  # bytes that a context may take if it were written once a row
 FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
@@ -57,8 +57,42 @@ class RawRows:
         return pa.table({name: pa.array(given[name], column.type) for name, column in self.columns.items()})
 
 
-def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, strict: bool) -> RawRows:
-    """Lay a request out as raw columns.
+@dataclass(frozen=True)
+class Laid:
+    """A request laid out by columns, whose values have not been looked at.
+
+    Args:
+        rows: B >= 1.
+        context: columns with one value for all rows.
+        given: the other columns, [B] each.
+        missing: as of `RawRows`.
+        unknown: as of `RawRows`.
+    """
+
+    rows: int
+    context: Mapping[str, Any]
+    given: Mapping[str, Sequence[Any]]
+    missing: Sequence[str]
+    unknown: Sequence[str]
+
+    def raw(self, columns: Mapping[str, RawColumn]) -> RawRows:
+        """Bring the values to the types of their columns.
+
+        Args:
+            columns: of the bundle.
+
+        Raises:
+            RefusalError: a value does not fit.
+        """
+        # A long text or list of the context is not to be written once a row; as a list's one value it is encoded once.
+        lists = takes_lists(self.rows) or self.rows * sum(map(_bytes, self.context.values())) > _REPEATED
+        make = _cells if lists else _array
+        made = {name: make(self.context, self.given.get(name), column, self.rows) for name, column in columns.items()}
+        return RawRows(columns, made if lists else pa.table(made), self.missing, self.unknown)
+
+
+def lay_out(body: Request, columns: Mapping[str, RawColumn], *, largest: int, strict: bool) -> Laid:
+    """Lay a request out by columns.
 
     A value that is missing in a row counts as null. A column that no row has also does, and is named in the answer.
 
@@ -70,7 +104,7 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
 
     Raises:
         RefusalError: there are no rows or too many, lists differ in length, a column stands in the context and in
-            the candidates, a value does not fit, or `strict` finds a column.
+            the candidates, or `strict` finds a column.
     """
     rows = count_rows(body)
     if not 1 <= rows <= largest:
@@ -96,11 +130,36 @@ def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, s
             column=twice,
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
-    # A long text or list of the context is not to be written once a row; as a list's one value it is encoded once.
-    lists = takes_lists(rows) or rows * sum(map(_bytes, body.context.values())) > _REPEATED
-    make = _cells if lists else _array
-    made = {name: make(body.context, given.get(name), column, rows) for name, column in columns.items()}
-    return RawRows(columns, made if lists else pa.table(made), missing, named)
+    return Laid(rows, body.context, given, missing, named)
+
+
+def raw_rows(body: Request, columns: Mapping[str, RawColumn], *, largest: int, strict: bool) -> RawRows:
+    """Bring a request to raw columns.
+
+    Args:
+        body: as for `lay_out`.
+        columns: as for `lay_out`.
+        largest: as for `lay_out`.
+        strict: as for `lay_out`.
+
+    Raises:
+        RefusalError: as `lay_out`, or a value does not fit.
+    """
+    return lay_out(body, columns, largest=largest, strict=strict).raw(columns)
+
+
+def joined_cells(requests: Sequence[Laid], columns: Mapping[str, RawColumn]) -> Mapping[str, Cells]:
+    """Bring several requests of one row each to columns of a row a request; a column costs more than its rows.
+
+    Args:
+        requests: of one row each.
+        columns: of the bundle.
+
+    Raises:
+        RefusalError: a value does not fit; it does not say whose.
+    """
+    rows = [{**one.context, **{name: values[0] for name, values in one.given.items() if values}} for one in requests]
+    return {name: column.cells([row.get(name) for row in rows]) for name, column in columns.items()}
 
 
 def _columns(candidates: Sequence[Mapping[str, Any]], known: Collection[str]) -> Mapping[str, Sequence[Any]]:

@@ -12,7 +12,7 @@ from funnelcast.serving.http.answer import answer, encode_json, encode_rows, sco
 from funnelcast.serving.http.decode import Request, parse_body
 from funnelcast.serving.http.open_inference import infer_answer, infer_rows, parse_infer
 from funnelcast.serving.http.refusal import RefusalError
-from funnelcast.serving.http.rows import RawRows, count_rows, raw_rows
+from funnelcast.serving.http.rows import Laid, count_rows, joined_cells, lay_out
 from funnelcast.serving.http.shadow import ShadowJob
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.scorer import Scored
@@ -82,23 +82,23 @@ class Answered:
 
 @dataclass(eq=False)
 class _Begun:
-    """A request whose rows are encoded.
+    """A request whose variant is chosen.
 
     Args:
         asked: the request.
         variant: that answers.
         experiment: that chose it.
         user: key of the user, or None.
-        rows: of the request.
-        ids: [B, W] of these.
+        laid: its columns.
+        ids: [B, W] of its rows, once they are encoded.
     """
 
     asked: Asked
     variant: Variant
     experiment: str
     user: str | None
-    rows: RawRows
-    ids: Ids
+    laid: Laid
+    ids: Ids | None = None
 
 
 class Scoring:
@@ -156,7 +156,11 @@ class Scoring:
         for one in begun:
             if isinstance(one, _Begun):
                 groups.setdefault(one.variant, []).append(one)
-        outcomes = {one: end for group in groups.values() for one, end in zip(group, self._end(group), strict=True)}
+        outcomes: dict[_Begun, Answered | Exception] = {}
+        for variant, group in groups.items():
+            refused = self._encode(variant, group)
+            sound = [one for one in group if one not in refused]
+            outcomes |= refused | dict(zip(sound, self._end(sound), strict=True))
         return [outcomes[one] if isinstance(one, _Begun) else one for one in begun]
 
     def _begin(self, asked: Asked) -> _Begun | Exception:
@@ -166,24 +170,50 @@ class Scoring:
         except RefusalError as error:
             return error
         try:
-            rows = raw_rows(asked.parsed, variant.columns, largest=self._most_rows, strict=asked.strict)
-            return _Begun(asked, variant, experiment, user, rows, encode_rows(variant, rows))
+            laid = lay_out(asked.parsed, variant.columns, largest=self._most_rows, strict=asked.strict)
         except RefusalError as error:
             return error
         except Exception as error:
             self._failed(asked, Answered(b"", variant, 0, experiment, user), error)
             return error
+        return _Begun(asked, variant, experiment, user, laid)
+
+    def _encode(self, variant: Variant, group: Sequence[_Begun]) -> dict[_Begun, Exception]:
+        """Encode requests of one variant, those of a row together; return what ended some of them."""
+        short = [one for one in group if one.laid.rows == 1]
+        few, refused = variant.bundle.encoders.few, dict[_Begun, Exception]()
+        if few is not None and len(short) > 1:
+            try:
+                ids = few.ids(joined_cells([one.laid for one in short], variant.columns))
+            except RefusalError:
+                pass  # one of them is wrong, and is found below
+            else:
+                for k, one in enumerate(short):
+                    one.ids = ids[k : k + 1]
+        for one in group:
+            try:
+                if one.ids is None:
+                    one.ids = encode_rows(variant, one.laid.raw(variant.columns))
+            except RefusalError as error:
+                refused[one] = error
+            except Exception as error:
+                self._failed(one.asked, Answered(b"", variant, 0, one.experiment, one.user), error)
+                refused[one] = error
+        return refused
 
     def _end(self, group: Sequence[_Begun]) -> list[Answered | Exception]:
         """Score requests of one variant."""
+        if not group:
+            return []
         first = group[0]
         try:
-            ids = first.ids if len(group) == 1 else np.concatenate([one.ids for one in group])
+            parts = [one.ids for one in group if one.ids is not None]
+            ids = parts[0] if len(parts) == 1 else np.concatenate(parts)
             reach, transition, value = first.variant.bundle.score_ids(ids)
             outcomes: list[Answered | Exception] = []
             end = 0
             for one in group:
-                rows = slice(end, end := end + len(one.ids))
+                rows = slice(end, end := end + one.laid.rows)
                 part = Scored(reach[rows], transition[rows], None if value is None else value[rows])
                 outcomes.append(self._answer(one, part))
         except Exception as error:
@@ -196,7 +226,7 @@ class Scoring:
 
     def _answer(self, begun: _Begun, scored: Scored) -> Answered:
         asked, variant = begun.asked, begun.variant
-        said = encode_json(answer(variant, begun.rows, scored, asked.request_id))
+        said = encode_json(answer(variant, begun.laid, scored, asked.request_id))
         kept = scored.reach[:, -1].tolist() if self._scores else []
         job = ShadowJob(asked.body, asked.request_id, variant, scored.reach) if self._shadowed else None
         return Answered(said, variant, len(scored.reach), begun.experiment, begun.user, kept, job)

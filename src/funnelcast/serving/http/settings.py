@@ -36,8 +36,8 @@ class Server(_Table):
         workers: processes, each with its own copy of the bundles.
         threads: requests of many rows that a process scores at once, beside those of few.
         connections: open at once; more get 503.
-        header_seconds: a client has for the head of a request, up to a tenth longer.
-        body_seconds: a client has for its body, up to a tenth longer.
+        header_seconds: a client has for the head of a request, up to a fifth longer.
+        body_seconds: a client has for its body, up to a fifth longer.
         keep_alive_seconds: a connection may idle between requests.
         drain_seconds: accepted requests have after SIGTERM.
         certificate: PEM file of the certificate and those above it; with `private_key`, TLS is spoken.
