@@ -65,7 +65,6 @@ def parity(prepared: Path, impressions: Path) -> list[Finding]:
         difference("HTTP beside predict", together, offline),
         difference("HTTP beside score", together, in_files),
         difference("alone beside together", alone, together[:ALONE]),
-        Finding("parity", "largest rise along the funnel", float(np.diff(together[:, ::2]).max()), "", "<= 0"),
     ]
 
 
