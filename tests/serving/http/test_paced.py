@@ -135,23 +135,37 @@ def test_few_answers_are_given_out_between_two_looks_at_the_sockets() -> None:
     assert max(after - before for before, after in pairwise(seen)) == 8
 
 
-@pytest.mark.parametrize(("connections", "looks"), [(0, 0), (7, 0), (8, 3)])
-def test_clients_who_connect_come_first_but_not_for_ever(connections: int, looks: int) -> None:
+async def looks(paced: Paced, calls: Calls, connections: int) -> int:
+    """Turns that are left to clients of whom so many connect in each, until a request is scored."""
+    asking, left, made = asyncio.create_task(paced.run(asked("x"), alone=False)), 0, len(calls.made)
+    await asyncio.sleep(0)  # it waits for its turn, which is next
+    while len(calls.made) == made:
+        for _ in range(connections):
+            paced.connected()
+        await asyncio.sleep(0)
+        left += len(calls.made) == made
+    await asking
+    return left
+
+
+@pytest.mark.parametrize(("connections", "expected"), [(0, 0), (7, 0), (8, 64)])
+def test_clients_who_connect_come_first_but_not_for_ever(connections: int, expected: int) -> None:
     calls = Calls()
+    assert asyncio.run(looks(Paced(calls, lambda: 100), calls, connections)) == expected
 
-    async def run() -> int:
-        paced, skipped = Paced(calls, lambda: 100), 0
-        asking = asyncio.create_task(paced.run(asked("x"), alone=False))
-        await asyncio.sleep(0)  # it waits for its turn, which is next
-        while not calls.made:
-            for _ in range(connections):
-                paced.connected()
-            await asyncio.sleep(0)
-            skipped += not calls.made
-        await asking
-        return skipped
 
-    assert asyncio.run(run()) == looks
+def test_who_connects_comes_first_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, clock = Calls(), Mock(return_value=100.0)
+    monkeypatch.setattr(paced, "time", Mock(monotonic=clock, perf_counter=time.perf_counter))
+
+    async def run() -> list[int]:
+        one, found = Paced(calls, lambda: 100), []
+        for seconds in (0.0, 0.0, 2.5, 1000.0):
+            clock.return_value += seconds
+            found.append(await looks(one, calls, 8))
+        return found
+
+    assert asyncio.run(run()) == [64, 0, 32, 64]
 
 
 def test_nobody_waits_for_what_failed() -> None:

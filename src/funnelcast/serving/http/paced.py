@@ -20,7 +20,7 @@ _CALL = 0.002  # seconds that a call of several requests should take
 _TOGETHER = 32  # requests of one call at most
 _RELEASED = 8  # answers that are given out between two looks at the sockets, since writing them takes time, too
 _NEWEST = 0.1  # share of the newest call in the time of a request
-_SKIPPED = 3  # turns in a row that are left to clients who connect
+_SKIPPED, _AGAIN = 64, 5.0  # turns that may be left to clients who connect, and seconds until as many may be again
 
 _Waiting = tuple[Asked, asyncio.Future[Answered]]
 
@@ -45,10 +45,10 @@ class Paced:
         self._scored: deque[tuple[asyncio.Future[Answered], Answered | Exception]] = deque()
         self._spent, self._planned = 0.0, False
         self._seconds = _CALL / _TOGETHER  # of a request
-        self._connected, self._skipped = 0, 0
+        self._connected, self._may_skip, self._looked = 0, float(_SKIPPED), 0.0
 
     def connected(self) -> None:
-        """Note a new connection; while there are more than a turn takes, these come before the scores."""
+        """Note a new connection. Of a crowd, five hundred come before the scores; more take turns with these."""
         self._connected += 1
 
     async def run(self, asked: Asked, *, alone: bool) -> Answered:
@@ -88,8 +88,15 @@ class Paced:
     def _skips(self) -> bool:
         """Say whether this turn is left to clients who connect."""
         many, self._connected = self._connected >= CONNECTIONS, 0
-        self._skipped = self._skipped + 1 if many and self._skipped < _SKIPPED else 0
-        return self._skipped > 0
+        if not many:
+            return False
+        now = time.monotonic()
+        self._may_skip = min(_SKIPPED, self._may_skip + (now - self._looked) * _SKIPPED / _AGAIN)
+        self._looked = now
+        if self._may_skip < 1:
+            return False
+        self._may_skip -= 1
+        return True
 
     def _release(self) -> None:
         """Give answers out."""
