@@ -115,8 +115,29 @@ def test_fewer_are_scored_together_where_they_take_long() -> None:
                 await ask(paced, *(asked("x") for _ in range(40)))
 
     asyncio.run(run())
-    # Ten milliseconds a call, whatever it holds: one request a call is the least that takes too long.
-    assert max(map(len, quick.made)) == 32 and len(slow.made[0]) == 32 and len(slow.made[-1]) == 1
+    assert max(map(len, quick.made)) == 32 and len(slow.made[0]) == 32 and max(map(len, slow.made[-3:])) == 8
+
+
+def test_lone_requests_do_not_keep_later_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call takes 1.2 ms, and 0.02 ms more a request: alone, one takes more than half of the 2 ms of a call."""
+    clock, calls = 0.0, Calls()
+
+    def score(requests: Sequence[Asked]) -> list[Any]:
+        nonlocal clock
+        clock += 0.0012 + 0.00002 * len(requests)
+        return calls(requests)
+
+    monkeypatch.setattr(paced, "time", Mock(monotonic=time.monotonic, perf_counter=lambda: clock))
+
+    async def run() -> None:
+        one = Paced(score, lambda: 1000)
+        for _ in range(100):
+            await one.run(asked("x"), alone=True)
+        for _ in range(40):
+            await ask(one, *(asked("x") for _ in range(64)))
+
+    asyncio.run(run())
+    assert len(calls.made[0]) == 1 and max(map(len, calls.made[-9:])) > 24
 
 
 def test_few_answers_are_given_out_between_two_looks_at_the_sockets() -> None:
@@ -135,37 +156,73 @@ def test_few_answers_are_given_out_between_two_looks_at_the_sockets() -> None:
     assert max(after - before for before, after in pairwise(seen)) == 8
 
 
-async def looks(paced: Paced, calls: Calls, connections: int) -> int:
-    """Turns that are left to clients of whom so many connect in each, until a request is scored."""
-    asking, left, made = asyncio.create_task(paced.run(asked("x"), alone=False)), 0, len(calls.made)
-    await asyncio.sleep(0)  # it waits for its turn, which is next
-    while len(calls.made) == made:
-        for _ in range(connections):
-            paced.connected()
-        await asyncio.sleep(0)
-        left += len(calls.made) == made
-    await asking
-    return left
+@pytest.mark.parametrize(
+    ("connections", "pauses", "expected"),
+    [
+        (0, (0.0,), [0]),
+        (7, (0.0,), [0]),
+        (8, (0.0, 0.0, 4.0, 1.0), [11, 0, 0, 11]),  # for 0.1 s of turns of 10 ms, and once in 5 s
+    ],
+)
+def test_a_crowd_that_connects_comes_first_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, connections: int, pauses: Sequence[float], expected: list[int]
+) -> None:
+    calls, clock = Calls(), 1000.0
+    monkeypatch.setattr(paced, "time", Mock(monotonic=lambda: clock, perf_counter=time.perf_counter))
 
-
-@pytest.mark.parametrize(("connections", "expected"), [(0, 0), (7, 0), (8, 64)])
-def test_clients_who_connect_come_first_but_not_for_ever(connections: int, expected: int) -> None:
-    calls = Calls()
-    assert asyncio.run(looks(Paced(calls, lambda: 100), calls, connections)) == expected
-
-
-def test_who_connects_comes_first_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, clock = Calls(), Mock(return_value=100.0)
-    monkeypatch.setattr(paced, "time", Mock(monotonic=clock, perf_counter=time.perf_counter))
+    async def turns(one: Paced) -> int:
+        """Count the turns until a request is scored."""
+        nonlocal clock
+        asking, left, made = asyncio.create_task(one.run(asked("x"), alone=False)), 0, len(calls.made)
+        await asyncio.sleep(0)  # it waits for its turn, which is next
+        while len(calls.made) == made:
+            for _ in range(connections):
+                one.connected()
+            clock += 0.00999
+            await asyncio.sleep(0)
+            left += len(calls.made) == made
+        await asking
+        return left
 
     async def run() -> list[int]:
+        nonlocal clock
         one, found = Paced(calls, lambda: 100), []
-        for seconds in (0.0, 0.0, 2.5, 1000.0):
-            clock.return_value += seconds
-            found.append(await looks(one, calls, 8))
+        for pause in pauses:
+            clock += pause
+            found.append(await turns(one))
         return found
 
-    assert asyncio.run(run()) == [64, 0, 32, 64]
+    assert asyncio.run(run()) == expected
+
+
+def test_clients_who_connected_before_are_no_crowd() -> None:
+    calls = Calls()
+
+    async def run() -> list[int]:
+        one = Paced(calls, lambda: 100)
+        for _ in range(100):
+            one.connected()
+        asking = asyncio.create_task(one.run(asked("x"), alone=False))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        made = len(calls.made)
+        await asking
+        return [made]
+
+    assert asyncio.run(run()) == [1]
+
+
+def test_few_of_those_who_are_too_late_are_told_between_two_looks_at_the_sockets() -> None:
+    async def run() -> int:
+        one = Paced(Calls(), lambda: 100)
+        tasks = [asyncio.create_task(one.run(asked("x", deadline=0.0), alone=False)) for _ in range(30)]
+        seen = [0]
+        while seen[-1] < 30:
+            await asyncio.sleep(0)
+            seen.append(sum(task.done() for task in tasks))
+        return max(after - before for before, after in pairwise(seen))
+
+    assert asyncio.run(run()) == 8
 
 
 def test_nobody_waits_for_what_failed() -> None:

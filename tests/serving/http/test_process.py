@@ -84,6 +84,12 @@ def test_slow_and_broken_clients_are_let_go(service: Process, sent: bytes, statu
     assert service.score() == 200
 
 
+def test_a_request_without_a_host_is_answered(service: Process) -> None:
+    for path in (b"//[", b"//v2/x", b"/no"):
+        answer, _ = until_closed(service.open(b"GET %b HTTP/1.0\r\n\r\n" % path))
+        assert answer.startswith(b"HTTP/1.1 404") and b"unknown_route" in answer, answer
+
+
 def test_who_sends_nothing_gets_nothing(service: Process) -> None:
     """An answer would be taken for that to a request which is on its way as the connection is closed."""
     answer, seconds = until_closed(service.open())

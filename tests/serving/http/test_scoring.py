@@ -56,10 +56,16 @@ def said(outcome: Answered | Exception) -> Any:
 
 
 rows = st.builds(lambda item, price: ROW | {"item": item, "price": price}, st.integers(0, 40), st.floats(0, 1e6))
-changes = st.dictionaries(  # to nothing, to another type that is taken or refused, by a column that is unknown
-    st.sampled_from([*ROW, "more"]), st.sampled_from([None, 3, 2.0, "7", True, "dear", [], [1, 2], 2**70]), max_size=2
-)
+taken: dict[str, list[Any]] = {
+    "item": [None, 3.0, 2**40],
+    "shelf": [None, 7, True, "s9"],
+    "price": [None, 3],
+    "tags": [None, [], ["b", 7]],
+}
+changes = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in taken.items()})
+wrong = st.sampled_from([{"price": "dear"}, {"item": 1.5}, {"tags": 3}, {"shelf": [1]}, {"item": 2**70}, {"more": 1}])
 one_row = st.builds(lambda row, change: row | change, rows, changes)
+wrong_row = st.builds(lambda row, change: {"candidates": [row | change]}, one_row, wrong)
 
 
 def parts(row: dict[str, Any], count: int) -> dict[str, Any]:
@@ -76,7 +82,14 @@ bodies = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(USERS), bodies, st.booleans()), max_size=12))
+few_wrong = st.builds(
+    lambda some, odd: odd + some,
+    st.lists(st.tuples(st.sampled_from(USERS), bodies, st.booleans()), max_size=12),
+    st.lists(st.tuples(st.sampled_from(USERS), wrong_row, st.booleans()), max_size=1),
+)
+
+
+@given(few_wrong)
 def test_together_as_alone(pair: Client, drawn: list[tuple[str, dict[str, Any], bool]]) -> None:
     """Whatever comes together, each gets what it would get alone: its variant's scores, or its own refusal."""
     scoring = pair.service.scoring
@@ -125,6 +138,22 @@ def test_requests_of_a_row_are_encoded_together(first: Path, monkeypatch: pytest
         encoded.clear()
         outcomes = scoring.score_all([good, bad, good])  # each by itself, to find the wrong one
         assert [type(one) for one in outcomes] == [Answered, RefusalError, Answered] and encoded == [1, 1]
+
+
+def test_what_fails_for_one_is_told_of_one(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = FewRows.ids
+
+    def fail(self: FewRows, cells: Any) -> Any:
+        if 7 in cells["item"]:
+            raise MemoryError
+        return ids(self, cells)
+
+    with make_client([first]) as client:
+        monkeypatch.setattr(FewRows, "ids", fail)
+        good, bad = asked({"candidates": [ROW]}), asked({"candidates": [ROW | {"item": 7}]})
+        outcomes = client.service.scoring.score_all([good, bad, good])
+        assert [type(one) for one in outcomes] == [Answered, MemoryError, Answered]
+        assert client.service.metrics.sums("funnelcast_failed_scores_total", "variant") == {"first": 1}
 
 
 def test_a_refused_request_takes_none_with_it(pair: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -18,9 +19,10 @@ CONNECTIONS = 8  # taken in a turn of the loop; with one, clients that come toge
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
 _CALL = 0.002  # seconds that a call of several requests should take
 _TOGETHER = 32  # requests of one call at most
+_FEW = 8  # of one call in any case
 _RELEASED = 8  # answers that are given out between two looks at the sockets, since writing them takes time, too
 _NEWEST = 0.1  # share of the newest call in the time of a request
-_SKIPPED, _AGAIN = 64, 5.0  # turns that may be left to clients who connect, and seconds until as many may be again
+_CROWD, _AGAIN = 0.1, 5.0  # seconds for which a crowd of clients who connect comes first, and until another one does
 
 _Waiting = tuple[Asked, asyncio.Future[Answered]]
 
@@ -45,10 +47,10 @@ class Paced:
         self._scored: deque[tuple[asyncio.Future[Answered], Answered | Exception]] = deque()
         self._spent, self._planned = 0.0, False
         self._seconds = _CALL / _TOGETHER  # of a request
-        self._connected, self._may_skip, self._looked = 0, float(_SKIPPED), 0.0
+        self._connected, self._crowd = 0, -math.inf
 
     def connected(self) -> None:
-        """Note a new connection. Of a crowd, five hundred come before the scores; more take turns with these."""
+        """Note a new connection; a crowd of them comes before the scores for a moment, and then takes turns."""
         self._connected += 1
 
     async def run(self, asked: Asked, *, alone: bool) -> Answered:
@@ -73,30 +75,26 @@ class Paced:
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the next turn behind the next look at the sockets."""
         if not self._planned:
-            self._planned = True
+            self._planned, self._connected = True, 0
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._planned, self._spent = False, 0.0
-        if not self._skips():
+        if not self._is_crowded():
             while self._queue and len(self._scored) < _RELEASED and self._spent < _TURN:
                 self._score_next()
-            self._release()
+        self._release()
         if self._queue or self._scored:
             self._plan(loop)
 
-    def _skips(self) -> bool:
-        """Say whether this turn is left to clients who connect."""
-        many, self._connected = self._connected >= CONNECTIONS, 0
-        if not many:
+    def _is_crowded(self) -> bool:
+        """Say whether nothing is scored in this turn, so that more clients can connect."""
+        if self._connected < CONNECTIONS or not self._queue:
             return False
         now = time.monotonic()
-        self._may_skip = min(_SKIPPED, self._may_skip + (now - self._looked) * _SKIPPED / _AGAIN)
-        self._looked = now
-        if self._may_skip < 1:
-            return False
-        self._may_skip -= 1
-        return True
+        if now >= self._crowd + _AGAIN:
+            self._crowd = now
+        return now < self._crowd + _CROWD
 
     def _release(self) -> None:
         """Give answers out."""
@@ -113,13 +111,15 @@ class Paced:
         """Score the first requests of the queue together."""
         started, now = time.perf_counter(), time.monotonic()
         taken: list[_Waiting] = []
-        left, most = self._most_rows(), min(_TOGETHER, max(1, int(_CALL / self._seconds)))
-        while self._queue and len(taken) < most and (not taken or self._queue[0][0].rows <= left):
+        left, most = self._most_rows(), min(_TOGETHER, max(_FEW, int(_CALL / self._seconds)))
+        while self._queue and len(taken) < most and len(self._scored) < _RELEASED:
+            if taken and self._queue[0][0].rows > left:
+                break
             asked, future = self._queue.popleft()
             if future.done():  # cancelled
                 continue
             if now >= asked.deadline:
-                future.set_exception(too_late())
+                self._scored.append((future, too_late()))
                 continue
             taken.append((asked, future))
             left -= asked.rows
@@ -131,7 +131,7 @@ class Paced:
             self._scored += zip([future for _, future in taken], outcomes, strict=True)
         spent = time.perf_counter() - started
         self._spent += spent
-        if taken:
+        if len(taken) >= _FEW:  # in a smaller one, the call itself takes most of the time
             self._seconds += _NEWEST * (spent / len(taken) - self._seconds)
 
 

@@ -18,6 +18,7 @@ __all__ = ["GuardedProtocol"]
 _HEAD_BYTES = 64 << 10
 _GATHERED = 32 << 10  # bytes of a body that is gathered here; the application sees such a request when it is complete
 _PASSED_OVER = 64 << 10  # bytes of a refused body after which the connection is of no more use
+_NO_HOST = ("localhost", None)  # stands in the URL of a request without a Host header
 _LINGER = 1.0  # seconds for the rest of a refused body; closing at once would take the answer from the client
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -48,8 +49,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head; uvicorn's own would ask the system for two addresses that nobody reads."""
+        """Begin to wait for a head; uvicorn's own asks the system for addresses, which only a missing Host needs."""
         self.connections.add(self)
+        self.server = _NO_HOST
         self.transport, self.flow = transport, FlowControl(transport)
         self.scheme = "https" if self.config.is_ssl else "http"
         self._joined = JoinedWrites(transport)

@@ -182,14 +182,15 @@ class Scoring:
         """Encode requests of one variant, those of a row together; return what ended some of them."""
         short = [one for one in group if one.laid.rows == 1]
         few, refused = variant.bundle.encoders.few, dict[_Begun, Exception]()
+        ids: Ids | None = None
         if few is not None and len(short) > 1:
             try:
                 ids = few.ids(joined_cells([one.laid for one in short], variant.columns))
-            except RefusalError:
-                pass  # one of them is wrong, and is found below
-            else:
-                for k, one in enumerate(short):
-                    one.ids = ids[k : k + 1]
+            except Exception:
+                ids = None  # the fault of one of them, which is told apart from the others below
+        if ids is not None:
+            for k, one in enumerate(short):
+                one.ids = ids[k : k + 1]
         for one in group:
             try:
                 if one.ids is None:
