@@ -88,12 +88,11 @@ def overload(seconds: float) -> list[Finding]:
         late = usual.intended[(usual.status != 200) | (usual.latency > 0.05)]
         recovered = float(late.max()) if len(late) else 0.0
     note = f"{listed(goodput)}; the last of {3 * most:,.0f} req/s; 429: {listed(shares)}"
-    middle = np.median
     return [
-        Finding("overload", "goodput beside capacity", float(middle(goodput)), "", ">= 0.9", note),
+        Finding("overload", "goodput beside capacity", float(np.median(goodput)), "", ">= 0.9", note),
         Finding("overload", "answers that are neither 200 nor 429", strange, "", "<= 0"),
-        Finding("overload", "p99 of 200", float(middle(p99s)), "ms", "<= 4000", "twice the deadline"),
-        Finding("overload", "p99 of 429", float(middle(p99s_429)), "ms", "<= 10", listed(p99s_429)),
+        Finding("overload", "p99 of 200", float(np.median(p99s)), "ms", "<= 4000", "twice the deadline"),
+        Finding("overload", "p99 of 429", float(np.median(p99s_429)), "ms", "<= 10", listed(p99s_429)),
         Finding("overload", "growth of memory", grown, "MB", "<= 50"),
         Finding("overload", "until answers are as before", recovered, "s", "<= 2"),
     ]

@@ -25,7 +25,7 @@ _Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Door:
-    """Says 429 without the cost of an application; an answer of the application takes ten times as long.
+    """Says 429 without the cost of an application.
 
     Args:
         admission: whose places are taken.

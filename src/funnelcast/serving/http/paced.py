@@ -30,9 +30,10 @@ _Waiting = tuple[Asked, asyncio.Future[Answered]]
 class Paced:
     """Scores requests of about a millisecond in the event loop: handing one to a thread and back costs as much.
 
-    Between two looks of the loop at its sockets, requests are begun for a millisecond at most; further ones wait in
-    the order in which they came. So whoever asks for health, or has to be refused, waits for a few and not for all.
-    What came together is scored together, as many requests as take two milliseconds by those before.
+    What came together is scored together, as many requests as take two milliseconds by those before. Between two looks
+    of the loop at its sockets, calls are begun for a millisecond and few answers are given out; the other requests
+    wait in the order in which they came. So whoever asks for health, or has to be refused, waits for a few and not
+    for all.
 
     Args:
         score: answers requests.
@@ -109,7 +110,21 @@ class Paced:
 
     def _score_next(self) -> None:
         """Score the first requests of the queue together."""
-        started, now = time.perf_counter(), time.monotonic()
+        started, taken = time.perf_counter(), self._take()
+        if taken:
+            try:
+                outcomes = self._score([asked for asked, _ in taken])
+            except Exception as error:  # nobody is to wait for ever
+                outcomes = [error] * len(taken)
+            self._scored += zip([future for _, future in taken], outcomes, strict=True)
+        spent = time.perf_counter() - started
+        self._spent += spent
+        if len(taken) >= _FEW:  # in a smaller one, the call itself takes most of the time
+            self._seconds += _NEWEST * (spent / len(taken) - self._seconds)
+
+    def _take(self) -> list[_Waiting]:
+        """Take the requests of a call from the queue; those who are too late get their refusal with the answers."""
+        now = time.monotonic()
         taken: list[_Waiting] = []
         left, most = self._most_rows(), min(_TOGETHER, max(_FEW, int(_CALL / self._seconds)))
         while self._queue and len(taken) < most and len(self._scored) < _RELEASED:
@@ -123,16 +138,7 @@ class Paced:
                 continue
             taken.append((asked, future))
             left -= asked.rows
-        if taken:
-            try:
-                outcomes = self._score([asked for asked, _ in taken])
-            except Exception as error:  # nobody is to wait for ever
-                outcomes = [error] * len(taken)
-            self._scored += zip([future for _, future in taken], outcomes, strict=True)
-        spent = time.perf_counter() - started
-        self._spent += spent
-        if len(taken) >= _FEW:  # in a smaller one, the call itself takes most of the time
-            self._seconds += _NEWEST * (spent / len(taken) - self._seconds)
+        return taken
 
 
 def too_late() -> RefusalError:
