@@ -203,7 +203,7 @@ def test_the_command(
     assert "did you mean 'platt'" in capsys.readouterr().err
 
 
-def test_pcoc_is_1_on_valid_and_auc_stays(run: Run, prepared: Path) -> None:
+def test_pcoc_is_1_on_valid_and_the_order_stays(run: Run, prepared: Path) -> None:
     data = PreparedData(prepared)
     raw = score(run.load_model(), Loader(data, Split.VALID, 100))
     methods: tuple[Method, Method] = ("platt", "joint")
@@ -215,6 +215,5 @@ def test_pcoc_is_1_on_valid_and_auc_stays(run: Run, prepared: Path) -> None:
             p, y = np.exp(after.log_reach[rows, step], dtype=np.float64), raw.labels[rows, step]
             assert metrics.pcoc(p, y) == pytest.approx(1.0, abs=1e-5)
             if method == "platt":
-                assert metrics.auc(after.log_reach[rows, step], y) == pytest.approx(
-                    metrics.auc(raw.log_reach[rows, step], y), abs=1e-6
-                )
+                order = np.argsort(raw.log_reach[rows, step])
+                assert np.all(np.diff(after.log_reach[rows, step][order]) > -1e-6)  # 1e-6: rows of one score

@@ -50,8 +50,26 @@ def numbers(record: Any) -> list[Any]:
     return [leaf for part in record for leaf in numbers(part)] if isinstance(record, list) else [record]
 
 
+# They jump where two rows of nearly one score change places, as the rounding of a matrix product decides.
+OF_RANKS = {"auc", "gauc", "ece", "rising_share"}
+
+
+def smooth_metrics(scores: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            key: {name: number for name, number in value.items() if name not in OF_RANKS}
+            if isinstance(value, dict)
+            else value
+            for key, value in step.items()
+        }
+        for step in funnel_metrics(scores)
+    ]
+
+
 def assert_same_metrics(left: Scores, right: Scores) -> None:
-    for ours, theirs in zip(numbers(funnel_metrics(left)), numbers(funnel_metrics(right)), strict=True):
+    for name in ("log_reach", "log_not_reach", "log_transition", "log_not_transition"):
+        assert getattr(left, name) == pytest.approx(getattr(right, name), abs=5e-6)
+    for ours, theirs in zip(numbers(smooth_metrics(left)), numbers(smooth_metrics(right)), strict=True):
         assert ours == (pytest.approx(theirs, abs=1e-6) if isinstance(theirs, float) else theirs)
 
 

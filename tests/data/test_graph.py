@@ -149,7 +149,7 @@ def test_from_rows_to_a_report(tmp_path: Path) -> None:
     for saved in funnel_metrics(load_scores(run, data)):
         for space in ("reach", "transition"):
             assert saved[space]["rows"] == steps[saved["name"]][space]["rows"]
-            assert saved[space]["auc"] == pytest.approx(steps[saved["name"]][space]["auc"], abs=1e-6)
+            assert saved[space]["logloss"] == pytest.approx(steps[saved["name"]][space]["logloss"], abs=1e-6)
     with pytest.raises(ConfigError, match="steps should form a chain"):
         overlap(run, data)
 
