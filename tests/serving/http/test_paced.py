@@ -156,62 +156,6 @@ def test_few_answers_are_given_out_between_two_looks_at_the_sockets() -> None:
     assert max(after - before for before, after in pairwise(seen)) == 8
 
 
-@pytest.mark.parametrize(
-    ("connections", "pauses", "expected"),
-    [
-        (0, (0.0,), [0]),
-        (7, (0.0,), [0]),
-        (8, (0.0, 0.0, 4.0, 1.0), [11, 0, 0, 11]),  # for 0.1 s of turns of 10 ms, and once in 5 s
-    ],
-)
-def test_a_crowd_that_connects_comes_first_but_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch, connections: int, pauses: Sequence[float], expected: list[int]
-) -> None:
-    calls, clock = Calls(), 1000.0
-    monkeypatch.setattr(paced, "time", Mock(monotonic=lambda: clock, perf_counter=time.perf_counter))
-
-    async def turns(one: Paced) -> int:
-        """Count the turns until a request is scored."""
-        nonlocal clock
-        asking, left, made = asyncio.create_task(one.run(asked("x"), alone=False)), 0, len(calls.made)
-        await asyncio.sleep(0)  # it waits for its turn, which is next
-        while len(calls.made) == made:
-            for _ in range(connections):
-                one.connected()
-            clock += 0.00999
-            await asyncio.sleep(0)
-            left += len(calls.made) == made
-        await asking
-        return left
-
-    async def run() -> list[int]:
-        nonlocal clock
-        one, found = Paced(calls, lambda: 100), []
-        for pause in pauses:
-            clock += pause
-            found.append(await turns(one))
-        return found
-
-    assert asyncio.run(run()) == expected
-
-
-def test_clients_who_connected_before_are_no_crowd() -> None:
-    calls = Calls()
-
-    async def run() -> list[int]:
-        one = Paced(calls, lambda: 100)
-        for _ in range(100):
-            one.connected()
-        asking = asyncio.create_task(one.run(asked("x"), alone=False))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        made = len(calls.made)
-        await asking
-        return [made]
-
-    assert asyncio.run(run()) == [1]
-
-
 def test_few_of_those_who_are_too_late_are_told_between_two_looks_at_the_sockets() -> None:
     async def run() -> int:
         one = Paced(Calls(), lambda: 100)

@@ -63,10 +63,6 @@ class Admission:
         if self.inside >= self._limits.waiting:
             raise overloaded()
 
-    def connected(self) -> None:
-        """Note a new connection."""
-        self._paced.connected()
-
     def deadline(self, headers: Headers) -> float:
         """Return when an answer has to be ready, on the clock of `time.monotonic`.
 

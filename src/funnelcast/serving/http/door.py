@@ -52,10 +52,6 @@ class Door:
         """Whether all places are taken."""
         return self._admission.full
 
-    def connected(self) -> None:
-        """Note a new connection."""
-        self._admission.connected()
-
     def admit(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count a request whose task was just made, until this has run and counts for itself.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import deque
@@ -12,17 +11,15 @@ from collections.abc import Callable, Sequence
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.scoring import Answered, Asked
 
-__all__ = ["CONNECTIONS", "TOO_LATE", "Paced", "spread", "too_late"]
+__all__ = ["TOO_LATE", "Paced", "spread", "too_late"]
 
 TOO_LATE = "deadline"  # code of a refusal
-CONNECTIONS = 8  # taken in a turn of the loop; with one, clients that come together wait for as many turns
 _TURN = 0.001  # seconds of work after which the loop looks at its sockets again
 _CALL = 0.002  # seconds that a call of several requests should take
 _TOGETHER = 32  # requests of one call at most
 _FEW = 8  # of one call in any case
 _RELEASED = 8  # answers that are given out between two looks at the sockets, since writing them takes time, too
 _NEWEST = 0.1  # share of the newest call in the time of a request
-_CROWD, _AGAIN = 0.1, 5.0  # seconds for which a crowd of clients who connect comes first, and until another one does
 
 _Waiting = tuple[Asked, asyncio.Future[Answered]]
 
@@ -48,11 +45,6 @@ class Paced:
         self._scored: deque[tuple[asyncio.Future[Answered], Answered | Exception]] = deque()
         self._spent, self._planned = 0.0, False
         self._seconds = _CALL / _TOGETHER  # of a request
-        self._connected, self._crowd = 0, -math.inf
-
-    def connected(self) -> None:
-        """Note a new connection; a crowd of them comes before the scores for a moment, and then takes turns."""
-        self._connected += 1
 
     async def run(self, asked: Asked, *, alone: bool) -> Answered:
         """Score a request.
@@ -76,26 +68,16 @@ class Paced:
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the next turn behind the next look at the sockets."""
         if not self._planned:
-            self._planned, self._connected = True, 0
+            self._planned = True
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._planned, self._spent = False, 0.0
-        if not self._is_crowded():
-            while self._queue and len(self._scored) < _RELEASED and self._spent < _TURN:
-                self._score_next()
+        while self._queue and len(self._scored) < _RELEASED and self._spent < _TURN:
+            self._score_next()
         self._release()
         if self._queue or self._scored:
             self._plan(loop)
-
-    def _is_crowded(self) -> bool:
-        """Say whether nothing is scored in this turn, so that more clients can connect."""
-        if self._connected < CONNECTIONS or not self._queue:
-            return False
-        now = time.monotonic()
-        if now >= self._crowd + _AGAIN:
-            self._crowd = now
-        return now < self._crowd + _CROWD
 
     def _release(self) -> None:
         """Give answers out."""

@@ -57,8 +57,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._joined = JoinedWrites(transport)
         self._in_head = True
         self._wait_for_head()
-        if self._door is not None:
-            self._door.connected()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""

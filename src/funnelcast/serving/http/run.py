@@ -24,7 +24,6 @@ from uvicorn.supervisors import Multiprocess
 from funnelcast.errors import ConfigError
 from funnelcast.serving.http.app import create_app
 from funnelcast.serving.http.measure import log_line, log_to_stderr
-from funnelcast.serving.http.paced import CONNECTIONS
 from funnelcast.serving.http.protocol import GuardedProtocol
 from funnelcast.serving.http.service import Service
 from funnelcast.serving.http.settings import Settings
@@ -32,6 +31,7 @@ from funnelcast.serving.http.variants import Variants
 
 __all__ = ["serve"]
 
+_CONNECTIONS = 2  # taken in a turn of the loop: clients in a crowd wait for fewer turns, and the others hardly feel it
 _SWITCH = 0.0005  # seconds after which a scoring thread lets the one that takes requests run
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -144,7 +144,7 @@ def _end_with_parent() -> None:
 def _listening(settings: Settings) -> Iterator[list[socket.socket]]:
     """Listen, by several names of one socket, since a turn of the loop takes one connection of each."""
     with _listen(settings) as listener, ExitStack() as stack:
-        yield [listener, *(stack.enter_context(listener.dup()) for _ in range(CONNECTIONS - 1))]
+        yield [listener, *(stack.enter_context(listener.dup()) for _ in range(_CONNECTIONS - 1))]
 
 
 def _listen(settings: Settings) -> socket.socket:
