@@ -152,11 +152,12 @@ class _Routes:
 
     def _record(self, request: Request, label: str, status: int, seconds: float) -> None:
         metrics = self._service.metrics
-        metrics.requests.labels(label, str(status)).inc()
         metrics.seconds.labels(label).observe(seconds)
         if status == 429:
-            self._service.shedding.count()
-        elif request.method == "POST" or status >= 400:
+            self._service.shedding.count(label)
+            return
+        metrics.requests.labels(label, str(status)).inc()
+        if request.method == "POST" or status >= 400:
             said = {"request_id": request.state.id, "route": label, "ms": round(seconds * 1000, 3)}
             self._service.requests.add(status, **said, **request.state.said)
 
@@ -217,6 +218,7 @@ class _Routes:
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def metrics(self, _: Request) -> Response:
+        self._service.shedding.settle()
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def openapi(self, _: Request) -> Response:

@@ -41,10 +41,7 @@ class Door:
         self._head += b"".join(f"{name}: {value}\r\n".encode() for name, value in refusal.headers.items())
         self._more: _Headers | None = None
         self._first = b""
-        self._routes = {
-            route: (metrics.requests.labels(route, "429"), _around_id(refusal_body(refusal, _ID, route)))
-            for route in (_SCORE, _INFER)
-        }
+        self._bodies = {route: _around_id(refusal_body(refusal, _ID, route)) for route in (_SCORE, _INFER)}
         self._known: dict[bytes, tuple[int, bytes]] = {}  # head of a usual request -> length of its body, id
 
     @property
@@ -73,10 +70,9 @@ class Door:
             more: headers of the answer.
             close: whether the connection is closed then.
         """
-        count, body = self._routes[_route(url)]
-        count.inc()
-        self._shedding.count()
-        return self._answer(body, _given_id(headers), more, b"connection: close\r\n" if close else b"")
+        route = _route(url)
+        self._shedding.count(route)
+        return self._answer(self._bodies[route], _given_id(headers), more, b"connection: close\r\n" if close else b"")
 
     def refuse_slow(
         self, url: bytes, headers: Sequence[tuple[bytes, bytes]], more: _Headers, seconds: float, received: int
@@ -123,10 +119,8 @@ class Door:
         length, given = known
         if length != len(data) - end:
             return None
-        count, body = self._routes[_SCORE]
-        count.inc()
-        self._shedding.count()
-        return self._answer(body, given, more, b"")
+        self._shedding.count(_SCORE)
+        return self._answer(self._bodies[_SCORE], given, more, b"")
 
     def _answer(self, body: tuple[bytes, bytes], given: bytes, more: _Headers, end: bytes) -> bytes:
         request_id = (request_id_of(given.decode("latin-1")) if given else new_request_id()).encode()
