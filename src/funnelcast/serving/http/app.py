@@ -65,7 +65,9 @@ def create_app(service: Service) -> Starlette:
         return await routes.guarded("other", lambda _: _raise(refusal))(request)
 
     score = routes.guarded(_SCORE, routes.score)
-    return _Direct(score, routes=routes.all(), lifespan=life, exception_handlers={HTTPException: refuse})
+    app = _Direct(score, routes=routes.all(), lifespan=life, exception_handlers={HTTPException: refuse})
+    app.router.redirect_slashes = False  # a redirect would name the host that the client named
+    return app
 
 
 class _Direct(Starlette):

@@ -28,14 +28,18 @@ class JoinedWrites:
         if not self._held and data.startswith(_HEAD) and not data.startswith(_CONTINUE):
             self._held = data
         else:
-            self._transport.write(self._held + data)
+            self._pass_on(self._held + data)
             self._held = b""
 
     def flush(self) -> None:
         """Write a head that no body followed."""
         if self._held:
-            self._transport.write(self._held)
+            self._pass_on(self._held)
             self._held = b""
+
+    def _pass_on(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # uvicorn tells only the last of several requests that the client is gone
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close behind what was written."""

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from funnelcast.serving.http.admission import GATHERED
 from funnelcast.serving.http.door import Door, is_scoring
 from funnelcast.serving.http.joined import JoinedWrites
 from funnelcast.serving.http.paced import spread
+from funnelcast.serving.http.parsing import ParsingProtocol, body_bytes
 
 __all__ = ["GuardedProtocol"]
 
@@ -24,7 +24,7 @@ _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0
 _LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(ParsingProtocol):
     """Closes a connection whose request has no complete head in time, or a head that is too large.
 
     A request for scores that comes while all places are taken is answered 429 when its head is complete, before the
@@ -41,12 +41,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**given)
         self._head_seconds, self._body_seconds = head_seconds, body_seconds
         self._timer: asyncio.TimerHandle | None = None
-        self._in_head, self._head_bytes = False, 0
+        self._head_bytes = 0
+        self._chunk, self._messages = 0, 0  # bytes that came last, and how many messages they are of until now
         self._door: Door | None = self.app_state.get("door")
         self._refused, self._kept = False, True
         self._parts: list[bytes] | None = None  # of a body that is gathered
         self._last = False  # whether the service ends with the request whose body is gathered
-        self._at_rest, self._awake = True, False  # between two requests; whether one came since the timer was set
+        self._awake = False  # whether a request came since the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; uvicorn's own asks the system for addresses, which only a missing Host needs."""
@@ -65,12 +66,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of a head, and wait for what is not complete yet."""
-        if self._at_rest and self._passes_over(data):
+        if self._deaf or (self._at_rest and self._passes_over(data)):
             return
-        began = self._in_head
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._chunk, self._messages = len(data), 0 if self._at_rest else 1
+        if not self._feed(data):
+            return
         if self._in_head:
-            self._head_bytes += len(data) if began else 0  # else these are bytes of a former body, too
+            self._head_bytes += len(data) if self._messages == 1 else 0  # else these are bytes of others, too
             if self._head_bytes > _HEAD_BYTES:
                 self._end(_LARGE)
             elif self._timer is None and not self.transport.is_closing():
@@ -88,7 +91,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin with the head of a further request."""
         super().on_message_begin()
         self._unset_keepalive_if_required()
-        self._refused = self._at_rest = self._awake = False
+        self._refused = self._awake = False
+        self._messages += 1
         if not self._in_head:
             self._in_head, self._head_bytes = True, 0
 
@@ -96,12 +100,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Wait no more, and let the request in if there is a place."""
         self._in_head = False
         self._disarm()
-        door = self._door
-        if door is None or not is_scoring(self.parser.get_method(), self.url):
+        over, door = self._deaf or self.transport.is_closing(), self._door  # by what came before in the same bytes
+        self._pass_upgrade()
+        if over:
+            self._refused, self._kept = True, False
+        elif self._head_bytes + self._chunk > _HEAD_BYTES and self._is_large():
+            self._refused, self._kept = True, False
+            self._end(_LARGE)
+        elif door is None or not is_scoring(self.parser.get_method(), self.url):
             self._let_in()
         elif door.full and self._may_refuse():
             self._refuse(door)
-        elif self._is_short(_GATHERED) and not self.parser.should_upgrade():
+        elif self._is_short(_GATHERED):
             self._parts = []
         else:
             self._let_in()
@@ -123,6 +133,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Let a request in whose body was gathered, or end with a refused one."""
+        if self._unparsed:  # only for the parser it is complete
+            return
         self._at_rest = True
         if self._parts is not None:
             self._take_gathered()
@@ -131,6 +143,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._refused = False
         self._disarm()
+        if self._deaf:
+            return
         if self._kept:
             self.server_state.total_requests += 1
             self._rest()
@@ -163,10 +177,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_body(self) -> None:
         door, self._timer = self._door, None
         assert door is not None and self._parts is not None
-        if self.cycle is not None and not self.cycle.response_complete:
-            # An answer to a former request is under way; the connection ends with it, or with the last that waits.
-            last = self.pipeline[0][0] if self.pipeline else self.cycle
-            last.keep_alive = False
+        if self._end_with_last():
             return
         received = sum(map(len, self._parts))
         more = self.server_state.default_headers
@@ -174,6 +185,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _let_in(self) -> None:
         super().on_headers_complete()
+        if self._deaf:
+            self.cycle.keep_alive = False
         self.cycle.transport = self._joined  # type: ignore[assignment]  # before its task begins
 
     def timeout_keep_alive_handler(self) -> None:
@@ -219,13 +232,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _is_short(self, most: int) -> bool:
         """Say whether a body of at most so many bytes follows, or none."""
-        size = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                size = int(value)  # the parser takes digits alone
-            elif name in (b"transfer-encoding", b"expect"):
-                return False
-        return size <= most
+        size = body_bytes(self.headers)
+        return size is not None and size <= most and all(name != b"expect" for name, _ in self.headers)
+
+    def _is_large(self) -> bool:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _HEAD_BYTES
+
+    def _end_unreadable(self) -> None:
+        self._disarm()
+        if self._refused:  # and answered
+            self._deaf = True
+            self.transport.close()
+        else:
+            super()._end_unreadable()
+
+    def _has_begun(self) -> bool:
+        return super()._has_begun() and self._parts is None
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(spread(self._head_seconds), self._end_head)
@@ -245,8 +267,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _end(self, answer: bytes) -> None:
         self._disarm()
-        if not self.transport.is_closing():
-            # An answer to a former request may still be under way; nothing may come between its parts.
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(answer)
+        # An answer to a former request may still be under way; nothing may come between its parts.
+        if not self.transport.is_closing() and not self._end_with_last():
+            self.transport.write(answer)
             self.transport.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -32,6 +34,7 @@ from funnelcast.serving.http.variants import Variants
 __all__ = ["serve"]
 
 _CONNECTIONS = 2  # taken in a turn of the loop: clients in a crowd wait for fewer turns, and the others hardly feel it
+_OWN_FILES = 128  # open besides connections: listeners, logs, libraries, a bundle that is read
 _SWITCH = 0.0005  # seconds after which a scoring thread lets the one that takes requests run
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -107,10 +110,24 @@ def _config(app: Starlette | _Maker, settings: Settings) -> uvicorn.Config:
         server_header=False,
         ssl_certfile=server.certificate,
         ssl_keyfile=server.private_key,
-        limit_concurrency=server.connections,
+        limit_concurrency=_connections(server.connections) + 1,  # uvicorn refuses the one that reaches it
         timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.drain_seconds,
     )
+
+
+def _connections(wanted: int) -> int:
+    """Have the system allow the files that connections are; where it does not, take what it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OWN_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    connections = max(1, allowed - _OWN_FILES)
+    if connections < wanted:
+        log_line("few_files", level=logging.WARNING, open_files=allowed, connections=connections, wanted=wanted)
+    return connections
 
 
 def _check_tls(settings: Settings) -> None:
@@ -157,6 +174,9 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(f"the address {host}:{port} should be free and of this machine: {error.strerror}") from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # for connections, too; nobody else ends those whose client does not read
+        unread = round(settings.server.keep_alive_seconds * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
     listener.set_inheritable(True)
     tls = settings.server.certificate is not None
     log_line("listening", host=host, port=listener.getsockname()[1], workers=settings.server.workers, tls=tls)
