@@ -153,6 +153,20 @@ score_files.score_files(opened, Path({str(folder)!r}), Path({str(tmp_path / "out
     assert kept.items() <= checksums(tmp_path / "out").items()
 
 
+def test_a_plan_that_a_killed_process_left_half_written_is_no_obstacle(
+    bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / "out" / "._PLAN.json.0123456789ab.tmp"
+    left.parent.mkdir()
+    left.write_text("{")
+    score(bundle, folder, tmp_path / "out")
+    assert not left.exists() and (tmp_path / "out" / "_SUCCESS").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".x.tmp").touch()
+    with pytest.raises(ConfigError, match="but holds other files"):
+        score(bundle, folder, tmp_path / "other")
+
+
 def test_one_file_and_no_rows(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     assert score(bundle, folder / "day-1.parquet", tmp_path / "one") == 90
     pq.write_table(raw_rows(40).slice(0, 0), tmp_path / "empty.parquet")

@@ -82,10 +82,13 @@ def _prepare(target: Path, bundle: Bundle, plan: Plan, keep: Sequence[str]) -> N
         if changed:
             raise ConfigError(f"{target}: holds scores of another {' and '.join(changed)}; choose another folder")
         return
-    if target.is_dir() and any(target.iterdir()):
+    unfinished = {*target.glob(f".{PLAN}.*.tmp")} if target.is_dir() else set()  # of a process that was killed
+    if target.is_dir() and not unfinished.issuperset(target.iterdir()):
         raise ConfigError(f"{target}: should be a new or empty folder, but holds other files")
     target.mkdir(parents=True, exist_ok=True)
     write_json(path, {"format": FORMAT, **record})
+    for one in unfinished:
+        one.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def read_traffic(path: Path) -> Traffic:
         parts = tuple((str(name), float(width)) for name, width in record["parts"])
         since = datetime.fromisoformat(record["changes"][-1]["time"])
         return Traffic(str(record["experiment"]), Allocation(parts), since)
-    except (ConfigError, TypeError, ValueError, LookupError) as error:
+    except (ConfigError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise ArtifactError(f"{path}: should be {_KIND}, received: {error}") from error
 
 

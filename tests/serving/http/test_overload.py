@@ -18,8 +18,10 @@ from tests.serving.http.conftest import ROW, make_client
 from funnelcast.errors import ArtifactError, ConfigError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http import paced, variants
+from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.refusal import RefusalError
+from funnelcast.serving.http.settings import Limits
 
 BODY = json.dumps({"candidates": [ROW]}).encode()
 LARGE = json.dumps({"candidates": [ROW] * 200}).encode()  # scored in a thread, which a test may hold
@@ -86,6 +88,28 @@ def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkey
 
         assert client.runner.run(late()) == [504] * 3
         assert client.post({"candidates": [ROW]}).status == 200
+
+
+def test_at_the_end_nothing_more_is_begun() -> None:
+    go, begun = threading.Event(), list[int]()
+
+    def job() -> bool:
+        begun.append(1)
+        return go.wait(20)
+
+    async def end() -> list[Any]:
+        admission = Admission(Limits(), 1, 5.0, paced.Paced(lambda _: [], lambda: 1))
+        asked = [asyncio.create_task(admission.run(job, time.monotonic() + 60)) for _ in range(3)]
+        await until(lambda: bool(begun))
+        closing = asyncio.get_running_loop().run_in_executor(None, admission.close)
+        await asyncio.wait(asked[1:])
+        go.set()
+        await closing
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    done, *left = asyncio.run(end())
+    assert done is True and len(begun) == 1
+    assert [type(one) for one in left] == [asyncio.CancelledError] * 2
 
 
 def test_what_fails_after_its_deadline_is_not_told_in_the_log(

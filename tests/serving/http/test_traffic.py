@@ -6,11 +6,13 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.serving.http.conftest import ROW, Client, make_client
 
 from funnelcast.errors import ArtifactError, ConfigError
+from funnelcast.serving.http import follow
 from funnelcast.serving.traffic import read_traffic, set_shares, switch_off
 
 USERS = [f"user {number}" for number in range(60)]
@@ -57,6 +59,17 @@ def test_users_follow_the_file(shop: Path, tmp_path: Path) -> None:
         assert set(variants(client)) == {"first"}
 
 
+def test_a_defect_does_not_end_the_following(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "traffic.json"
+    set_shares(path, {"first": 0.9, "second": 0.1}, "spring")
+    with make_client([shop / "first", shop / "second"], traffic=path) as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(follow, "read_traffic", Mock(side_effect=RuntimeError("a defect")))
+            wait_for_refusal(client)
+        set_shares(path, {"first": 0.5, "second": 0.5})
+        wait_for_shares(client, {"first": 0.5, "second": 0.5})
+
+
 def test_a_file_that_names_no_bundle_is_refused(shop: Path, tmp_path: Path) -> None:
     path = tmp_path / "traffic.json"
     set_shares(path, {"first": 0.9, "third": 0.1}, "spring")
@@ -85,7 +98,14 @@ def test_the_file_keeps_every_change_and_the_experiment(tmp_path: Path) -> None:
     ] * 2
 
 
-@pytest.mark.parametrize("text", ["", '{"format": 1, "experiment": "x", "parts": [["a", 0.5]], "changes": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"format": 1, "experiment": "x", "parts": [["a", 0.5]], "changes": []}',
+        '{"format": 1, "experiment": "x", "parts": [["a", 1%s]], "changes": [{"time": "2026-01-01"}]}' % ("0" * 400),
+    ],
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "traffic.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"traffic.json: should be a traffic file, received"):

@@ -58,9 +58,9 @@ class AbPage:
 
     def close(self) -> None:
         """End the process, if one runs."""
-        self._closed = True
-        if self._process is not None:
-            self._process.kill()
+        self._closed, process = True, self._process
+        if process is not None:
+            process.kill()
 
     async def _renew(self) -> None:
         try:

@@ -168,8 +168,8 @@ class Admission:
         self.inside -= 1
 
     def close(self) -> None:
-        """Wait for what runs."""
-        self._pool.shutdown(wait=True)
+        """Wait for what runs; nobody waits for the rest any more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _forget(job: asyncio.Future[Any]) -> None:

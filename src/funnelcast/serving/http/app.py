@@ -51,8 +51,10 @@ def create_app(service: Service) -> Starlette:
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         starting = asyncio.get_running_loop().run_in_executor(None, routes.start)
+        telling = asyncio.create_task(service.metrics.tell())
         # The server hands this to every connection.
         yield {"door": Door(service.admission, service.shedding, service.metrics, service.requests)}
+        telling.cancel()
         await starting
         await asyncio.get_running_loop().run_in_executor(None, service.stop)
         service.shedding.say()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from funnelcast.serving.http.admission import Admission
@@ -18,7 +19,8 @@ _SCORE, _INFER = "/v1/score", "/v2/.../infer"
 _STATUS = b"HTTP/1.1 429 Too Many Requests\r\n"
 _SLOW = b"HTTP/1.1 408 Request Timeout\r\n"
 _PLAIN = b"POST /v1/score HTTP/1.1\r\n"
-_NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"close", b"\r\n ", b"\r\n\t", b"\0")
+_NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"close")
+_LINES = re.compile(rb"(?:[\w!#$%&'*+.^`|~-]+: [\t\x20-\x7e\x80-\xff]*\r\n)+\r\n", re.ASCII)
 _ID = "id of the request"
 _KNOWN, _KNOWN_BYTES = 1024, 1024  # heads that are kept, and of what length; most clients send the same ones again
 _Headers = Iterable[tuple[bytes, bytes]]
@@ -136,7 +138,7 @@ class Door:
 
 def _length_and_id(head: bytes) -> tuple[int, bytes] | None:
     """Read the head of a usual request; None where anything in it could be read in two ways."""
-    if len(head) < 4 or not head.startswith(_PLAIN):
+    if not head.startswith(_PLAIN) or not _LINES.fullmatch(head, len(_PLAIN)):
         return None
     small = head[:-2].lower()
     _, _, after = small.partition(b"\r\ncontent-length: ")

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,16 @@ class Follower:
     def _work(self) -> None:
         while not self._stop.wait(_LOOK):
             for name, registry in self._registries.items():
-                self.look(name, registry)
+                self._go_on(name, partial(self.look, name, registry))
             if self._traffic is not None:
-                self.look_at_traffic(self._traffic)
+                self._go_on("traffic", partial(self.look_at_traffic, self._traffic))
+
+    def _go_on(self, name: str, look: Callable[[], None]) -> None:
+        """Look, and go on whatever happens: the next look may find what is sound."""
+        try:
+            look()
+        except Exception as error:
+            self._tell(name, "follow_failed", f"{type(error).__name__}: {error}", error=True)
 
     def look_at_traffic(self, path: Path) -> None:
         """Take the shares of the traffic file, or say why not and keep the old ones.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,6 +20,7 @@ __all__ = ["Metrics", "is_logged", "log_line", "log_text", "log_to_stderr"]
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
 _ROWS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _LOGGER = logging.getLogger("funnelcast.serve")
 
 
@@ -76,8 +79,15 @@ class Metrics:
         Args:
             inside: returns it.
         """
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        self._inside = inside
+        if not _is_shared():
             self.inside.set_function(inside)
+
+    async def tell(self) -> None:
+        """Write the number of requests once a second to where the other processes read it, if there are some."""
+        while _is_shared():
+            self.inside.set(self._inside())
+            await asyncio.sleep(1.0)
 
     def text(self) -> bytes:
         """Write all metrics as Prometheus reads them."""
@@ -100,11 +110,28 @@ class Metrics:
         return found
 
     def _collected(self) -> CollectorRegistry:
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if not _is_shared():
             return self._registry
+        _forget_dead(Path(os.environ[_SHARED]))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
+
+
+def _is_shared() -> bool:
+    return _SHARED in os.environ
+
+
+def _forget_dead(folder: Path) -> None:
+    """Remove what holds only for processes that live, of those that do not: killed ones could not do it."""
+    for path in folder.glob("gauge_live*.db"):
+        number = path.stem.rpartition("_")[2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            continue  # it lives
 
 
 class _Lines(logging.Formatter):
