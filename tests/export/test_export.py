@@ -277,6 +277,10 @@ def test_the_card_tells_scores_and_negatives(prepared: Path, tmp_path: Path) -> 
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert f"| click | reach | {report['steps'][0]['reach']['auc']:.4f} |" in card
     assert "Trained on 50.00% of the negatives" in card and "hidden = [4]" in card
+    assert "before its calibration" not in card
+    calibrate(run, PreparedData(prepared), method="joint")
+    export_run(run, "onnx", tmp_path / "calibrated")
+    assert "Of the model before its calibration" in (tmp_path / "calibrated" / "README.md").read_text()
 
 
 def test_a_damaged_run_is_refused(run: Run, tmp_path: Path) -> None:

@@ -167,6 +167,17 @@ def test_a_plan_that_a_killed_process_left_half_written_is_no_obstacle(
         score(bundle, folder, tmp_path / "other")
 
 
+def test_after_an_error_the_mended_files_can_be_scored(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    out, honest = tmp_path / "out", (folder / "day-0.parquet").read_bytes()
+    rows = pq.read_table(folder / "day-0.parquet")
+    pq.write_table(rows.set_column(rows.column_names.index("tags"), "tags", rows["page"]), folder / "day-0.parquet")
+    with pytest.raises(DataError, match="column 'tags' should hold lists"):
+        score(bundle, folder, out)
+    (folder / "day-0.parquet").write_bytes(honest)
+    score(bundle, folder, out)
+    assert (out / "_SUCCESS").exists()
+
+
 def test_one_file_and_no_rows(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     assert score(bundle, folder / "day-1.parquet", tmp_path / "one") == 90
     pq.write_table(raw_rows(40).slice(0, 0), tmp_path / "empty.parquet")
@@ -204,7 +215,7 @@ def test_wrong_files_are_named(bundle: Bundle, folder: Path, tmp_path: Path) -> 
     cases: list[tuple[pa.Table, str]] = [
         (
             rows.drop_columns(["page"]),
-            r"day-1.parquet: should have one column 'page' for the encoders, received known:",
+            r"day-1.parquet: should have one column 'page' for the encoders, received none; known:",
         ),
         (rows.append_column("page", rows["page"]), r"one column 'page' for the encoders, received 2 of them"),
         (rows.set_column(2, "tags", rows["page"]), r"day-1.parquet: column 'tags' should hold lists, received type"),
@@ -229,7 +240,7 @@ def test_wrong_files_are_named(bundle: Bundle, folder: Path, tmp_path: Path) -> 
     [
         (["reach_buy"], ConfigError, "received 'reach_buy', under which scores are written"),
         (["key", "key"], ConfigError, "should name a column once, received 'key' again"),
-        (["keyy"], DataError, "should have one column 'keyy' for --keep, received did you mean 'key'"),
+        (["keyy"], DataError, "should have one column 'keyy' for --keep, received none; did you mean 'key'"),
     ],
 )
 def test_wrong_columns_to_keep(bundle: Bundle, folder: Path, keep: list[str], error: Any, pattern: str) -> None:

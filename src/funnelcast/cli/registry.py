@@ -46,6 +46,7 @@ def list_versions(folder: Folder) -> None:
     from funnelcast.serving.registry import Registry
 
     found = Registry(folder)
+    found.check()
     current = found.current().version if found.is_at(folder) else None
     for version in found.versions():
         console.print(f"{version} {'*' if version == current else ''}".rstrip(), soft_wrap=True)

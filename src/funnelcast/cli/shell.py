@@ -62,18 +62,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def read_pairs(settings: list[str]) -> dict[str, Any]:
+def read_pairs(settings: list[str], name: str = "--set") -> dict[str, Any]:
     """Split `key=value` texts.
 
     Args:
-        settings: what stands behind `--set`.
+        settings: the texts.
+        name: of what they are, for the message.
 
     Raises:
         ConfigError: a text has no equals sign.
     """
     for setting in settings:
         if "=" not in setting:
-            raise ConfigError(f"--set should be key=value, received '{setting}'")
+            raise ConfigError(f"{name} should be key=value, received '{setting}'")
     return {key.strip(): _value(value.strip()) for key, _, value in (setting.partition("=") for setting in settings)}
 
 

@@ -25,8 +25,8 @@ def traffic(
         raise ConfigError(f"--off {off} should stand alone, received shares or an experiment, too")
     if off is not None:
         found = switch_off(file, off)
-    elif shares:
-        given = read_pairs(shares)
+    elif shares or experiment is not None:
+        given = read_pairs(shares, "a share") if shares else read_traffic(file).allocation.shares
         if wrong := next((name for name, share in given.items() if not isinstance(share, int | float)), None):
             raise ConfigError(f"the share of '{wrong}' should be a number from 0 to 1, received '{given[wrong]}'")
         found = set_shares(file, given, experiment)

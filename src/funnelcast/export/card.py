@@ -45,7 +45,7 @@ def model_card(run: Run, target: str, *, calibrated: bool) -> str:
         *(f"| {step.name} | {step.reach_rate:.4%} | {step.transition_rate:.4%} |" for step in schema.steps),
         "",
         "## Measured on TEST",
-        *_scores(run),
+        *_scores(run, calibrated=calibrated),
         "",
         "## Limits",
         "It forecasts rows like those of its data: another audience, another time or another definition of a step "
@@ -68,14 +68,15 @@ def _calibration_line(calibrated: bool, share: float) -> str:
     )
 
 
-def _scores(run: Run) -> list[str]:
+def _scores(run: Run, *, calibrated: bool) -> list[str]:
     """Write AUC and PCOC of every step, where the run was evaluated."""
     if not run.evaluated:
         return ["Not evaluated."]
     report = read_json(run.folder / "report.json", "a report", "split", "steps")
     if report["split"] != "test":
         return [f"Evaluated on {report['split'].upper()} alone."]
-    rows = ["| step | space | AUC | PCOC |", "|---|---|---|---|"]
+    before = ["Of the model before its calibration, whose own measurement is the report of `calibrate`.", ""]
+    rows = [*(before if calibrated else []), "| step | space | AUC | PCOC |", "|---|---|---|---|"]
     for step in report["steps"]:
         for space in ("reach", "transition"):
             cells = " | ".join(_cell(step[space].get(name)) for name in ("auc", "pcoc"))

@@ -113,7 +113,7 @@ class Plan:
         for file, schema in zip(self.files, self.schemas, strict=True):
             for name in wanted:
                 if (count := schema.names.count(name)) != 1:
-                    received = f"{count} of them" if count else choices(schema.names, name)
+                    received = f"{count} of them" if count else f"none; {choices(schema.names, name)}"
                     path = self.folder / file.name
                     raise DataError(f"{path}: should have one column '{name}' for {why}, received {received}")
 

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funnelcast.errors import ArtifactError, FunnelcastError, choices
-from funnelcast.files import read_json, temporary_beside, write_json
+from funnelcast.files import make_folder, read_json, temporary_beside, write_json
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.manifest import FILES, MANIFEST
 
 __all__ = ["CURRENT", "Pointer", "Registry", "user_name"]
 
 FORMAT = 1
-CURRENT = "current.json"
+CURRENT, AUDIT = "current.json", "audit.jsonl"
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -64,6 +64,15 @@ class Registry:
             folder: a registry, or a bundle.
         """
         return (folder / CURRENT).is_file()
+
+    @staticmethod
+    def is_idle(folder: Path) -> bool:
+        """Say whether a folder is a registry of which no version answers yet.
+
+        Args:
+            folder: a registry, or a bundle.
+        """
+        return (folder / "versions").is_dir() and not Registry.is_at(folder) and not (folder / MANIFEST).exists()
 
     def versions(self) -> list[str]:
         """Return all versions, in the order of their names."""
@@ -109,10 +118,15 @@ class Registry:
             Its version; adding it again changes nothing.
 
         Raises:
-            ArtifactError: the bundle is damaged, gives other scores, or cannot be copied.
+            ArtifactError: the bundle is damaged, gives other scores, or cannot be copied; or the folder holds other
+                files than a registry's.
         """
+        self._make()
         with self._change("add") as said:
-            temporary = temporary_beside(self.folder / "versions" / "new")
+            new = self.folder / "versions" / "new"
+            for left in new.parent.glob(f".{new.name}.*.tmp"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            temporary = temporary_beside(new)
             try:
                 temporary.mkdir(parents=True)
                 Bundle.load(bundle)
@@ -120,7 +134,9 @@ class Registry:
                     if (bundle / name).is_file():
                         shutil.copyfile(bundle / name, temporary / name)
                 version = said["version"] = Bundle.load(temporary).version
-                if version not in self.versions():
+                if version in self.versions():
+                    Bundle.load(self.path(version))
+                else:
                     temporary.rename(self.folder / "versions" / version)
             except OSError as error:
                 raise ArtifactError(f"{self.folder}: {bundle} could not be added: {error}") from error
@@ -138,7 +154,7 @@ class Registry:
             ArtifactError: there is none, or it is damaged or gives other scores; the pointer stays.
         """
         with self._change("activate", version=version) as said:
-            former = said["former"] = self.current().version if self.is_at(self.folder) else None
+            former = said["former"] = self._former(version)
             self._point(version, former)
 
     def rollback(self) -> str:
@@ -158,6 +174,33 @@ class Registry:
             self._point(pointer.former, pointer.version)
         return pointer.former
 
+    def _former(self, version: str) -> str | None:
+        """Return the version to which `rollback` shall go back; a pointer that is damaged is replaced by a new one."""
+        try:
+            pointer = self.current()
+        except ArtifactError:
+            return None
+        return pointer.former if pointer.version == version else pointer.version
+
+    def _make(self) -> None:
+        """Make the folder, unless it is one of something else."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if names and "versions" not in names and AUDIT not in names:
+            what = "a bundle" if MANIFEST in names else "other files"
+            raise ArtifactError(f"{self.folder}: should be a new folder, an empty one or a registry, received {what}")
+        make_folder(self.folder)
+
+    def check(self) -> None:
+        """Find that there is a registry.
+
+        Raises:
+            ArtifactError: there is none.
+        """
+        if not (self.folder / AUDIT).is_file() and not self.is_at(self.folder):
+            raise ArtifactError(
+                f"{self.folder}: should be a registry, received none; `funnelcast registry add` makes one"
+            )
+
     def _point(self, version: str, former: str | None) -> None:
         found = Bundle.load(self.path(version)).version
         if found != version:
@@ -167,9 +210,10 @@ class Registry:
     @contextmanager
     def _change(self, action: str, **said: Any) -> Iterator[dict[str, Any]]:
         """Keep others from changing the registry, and write down what was done or refused."""
+        if action != "add":
+            self.check()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "audit.jsonl").open("a", encoding="utf-8") as audit:
+            with (self.folder / AUDIT).open("a", encoding="utf-8") as audit:
                 fcntl.flock(audit, fcntl.LOCK_EX)
                 line: dict[str, Any] = {
                     "time": datetime.now(UTC).isoformat(),

@@ -23,7 +23,8 @@ from funnelcast.serving.plan import Part, Plan
 __all__ = ["SUCCESS", "VERSION_COLUMN", "score_files"]
 
 FORMAT = 1
-PLAN, SUCCESS = "_PLAN.json", "_SUCCESS"
+PLAN, SUCCESS, LOCK = "_PLAN.json", "_SUCCESS", ".lock"
+_UNFINISHED = f".{PLAN}.*.tmp"
 VERSION_COLUMN = "model_version"
 PIECE_ROWS = 65_536  # raw rows read, encoded and scored at once
 
@@ -57,8 +58,9 @@ def score_files(bundle: Bundle, source: Path, target: Path, *, keep: Sequence[st
     plan.check_columns(bundle.encoders.raw_columns(), "the encoders")
     plan.check_columns(keep, "--keep")
     try:
-        _prepare(target, bundle, plan, keep)
+        _make(target)
         with _lock(target), RowProgress(f"score {source.name}", plan.rows) as progress:
+            _prepare(target, bundle, plan, keep)
             for part in plan.parts:
                 if not _done(target / part.name, part):
                     _write_part(bundle, plan, part, target / part.name, keep)
@@ -70,36 +72,39 @@ def score_files(bundle: Bundle, source: Path, target: Path, *, keep: Sequence[st
     return plan.rows
 
 
-def _prepare(target: Path, bundle: Bundle, plan: Plan, keep: Sequence[str]) -> None:
-    """Make the folder, or find that it belongs to the very same scores."""
-    record: dict[str, Any] = {VERSION_COLUMN: bundle.version, "keep": list(keep), **plan.to_json()}
+def _make(target: Path) -> None:
+    """Make the folder, or find that it is one of scores."""
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target}: should be a folder, received a file")
+    target.mkdir(parents=True, exist_ok=True)
+    if not (target / PLAN).exists() and not {*target.glob(_UNFINISHED), target / LOCK}.issuperset(target.iterdir()):
+        raise ConfigError(f"{target}: should be a new or empty folder, but holds other files")
+
+
+def _prepare(target: Path, bundle: Bundle, plan: Plan, keep: Sequence[str]) -> None:
+    """Write the plan, or find that it is the same; one of which no part is there gives way to another."""
     path = target / PLAN
+    record: dict[str, Any] = {VERSION_COLUMN: bundle.version, "keep": list(keep), **plan.to_json()}
     if path.exists():
         former = read_json(path, "the plan of scores", *record, version=FORMAT)
         changed = [key for key, value in record.items() if former[key] != value]
-        if changed:
-            raise ConfigError(f"{target}: holds scores of another {' and '.join(changed)}; choose another folder")
-        return
-    unfinished = {*target.glob(f".{PLAN}.*.tmp")} if target.is_dir() else set()  # of a process that was killed
-    if target.is_dir() and not unfinished.issuperset(target.iterdir()):
-        raise ConfigError(f"{target}: should be a new or empty folder, but holds other files")
-    target.mkdir(parents=True, exist_ok=True)
+        if not changed:
+            return
+        if any(target.glob("part-*")):
+            found = f"{target}: holds scores of another {' and '.join(changed)}"
+            raise ConfigError(f"{found}; choose another folder, or remove this one")
     write_json(path, {"format": FORMAT, **record})
-    for one in unfinished:
-        one.unlink(missing_ok=True)
 
 
 @contextmanager
 def _lock(target: Path) -> Iterator[None]:
     """Hold the folder against a second process, and clear away what a killed one left."""
-    with (target / ".lock").open("w") as file:
+    with (target / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ArtifactError(f"{target}: another process is writing scores there") from error
-        for path in target.glob(".part-*.tmp"):
+        for path in (*target.glob(".part-*.tmp"), *target.glob(_UNFINISHED)):
             path.unlink()
         yield
 

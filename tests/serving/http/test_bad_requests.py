@@ -68,7 +68,7 @@ NO_JSON = [
     Bad("trailing comma", b'{"candidates": [{},]}', code="not_json", column="body"),
     Bad("comment", b'{"candidates": [{}] /* all */}', code="not_json", column="body"),
     Bad("leading zero", text('{"item": 007}'), code="not_json", column="body"),
-    Bad("1e999", text('{"price": 1e999}'), code="wrong_shape", row=1, column="body"),
+    Bad("1e999", text('{"price": 1e999}'), code="out_of_range", row=1, column="price"),
     Bad("5,000 digits", text('{"item": %s}' % ("9" * 5000)), code="wrong_shape", row=1, column="body"),
     Bad("deep list", b"[" * 50_000, code="wrong_shape", column="body"),
     Bad("deep value", text('{"x": %s}' % ("[" * 40_000)), code="too_deep", column="body"),

@@ -201,3 +201,50 @@ def test_the_commands_say_what_they_did(shop: Path, tmp_path: Path, command: Any
     assert f"{versions[0]} *" in command("registry", "list", folder)[1]
     code, _, errors = command("registry", "activate", folder, "nothing")
     assert code == 2 and "no version 'nothing'" in errors
+    nowhere = str(tmp_path / "modles")
+    for words in (["activate", nowhere, versions[0]], ["rollback", nowhere], ["list", nowhere]):
+        code, _, errors = command("registry", *words)
+        assert code == 2 and "modles: should be a registry, received none" in errors
+    assert not (tmp_path / "modles").exists()
+
+
+def test_a_registry_is_not_made_in_another_folder(shop: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in (shop / "first").iterdir())
+    with pytest.raises(ArtifactError, match="should be a new folder, an empty one or a registry, received a bundle"):
+        Registry(shop / "first").add(shop / "second")
+    assert sorted(path.name for path in (shop / "first").iterdir()) == before
+    (tmp_path / "note").touch()
+    with pytest.raises(ArtifactError, match="received other files"):
+        Registry(tmp_path).add(shop / "second")
+
+
+def test_adding_again_finds_damage_and_clears_away_what_a_killed_process_left(
+    registry: Registry, shop: Path, second: str
+) -> None:
+    left = registry.folder / "versions" / ".new.0123456789ab.tmp"
+    left.mkdir()
+    assert registry.add(shop / "second") == second and not left.exists()
+    BAD["a flipped bit"](registry.folder / "versions" / second)
+    with pytest.raises(ArtifactError, match=f"{second}.*: has changed or is damaged"):
+        registry.add(shop / "second")
+
+
+def test_a_version_that_answers_stays_no_way_back_to_itself(registry: Registry, second: str) -> None:
+    first = registry.current().version
+    registry.activate(second)
+    registry.activate(second)
+    assert registry.current() == (second, first)
+
+
+def test_a_damaged_pointer_is_mended_by_the_next_one(registry: Registry, second: str) -> None:
+    (registry.folder / "current.json").write_text("{")
+    with pytest.raises(ArtifactError, match="received damaged JSON"):
+        registry.rollback()
+    registry.activate(second)
+    assert registry.current() == (second, None)
+
+
+def test_a_registry_of_which_nothing_answers_is_not_served(shop: Path, tmp_path: Path) -> None:
+    version = Registry(tmp_path / "models").add(shop / "first")
+    with pytest.raises(ArtifactError, match=f"models: a registry of which no version answers; .*known: {version}"):
+        make_client([tmp_path / "models"])

@@ -121,3 +121,6 @@ def test_the_command_sets_shows_and_switches_off(tmp_path: Path, command: Any) -
     code, _, errors = command("traffic", path, "control=much")
     assert code == 2 and "the share of 'control' should be a number" in errors
     assert command("traffic", path, "control=1", "--off", "new")[0] == 2
+    assert "a share should be key=value, received 'control'" in command("traffic", path, "control")[2]
+    assert command("traffic", path, "--experiment", "summer")[1] == "experiment summer: control 1\n"
+    assert read_traffic(tmp_path / "traffic.json").experiment == "summer"

@@ -20,7 +20,7 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.experiment.exposure import exposure_schema
 from funnelcast.serving import Bundle
 from funnelcast.serving.http import file_log, variants
-from funnelcast.serving.http.file_log import FileLog, check_format
+from funnelcast.serving.http.file_log import FileLog, check_log
 from funnelcast.serving.http.settings import LogSettings, Settings, load_settings
 from funnelcast.serving.http.variants import Variants
 
@@ -166,10 +166,18 @@ def test_lines_of_json(tmp_path: Path) -> None:
 
 def test_parquet_is_refused_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_log, "has_arrow", lambda: False)
-    check_format("exposures", LogSettings())
-    check_format("exposures", LogSettings(folder=tmp_path, format="jsonl"))
+    check_log("exposures", LogSettings())
+    check_log("exposures", LogSettings(folder=tmp_path, format="jsonl"))
     with pytest.raises(ConfigError, match=r"key 'exposures.format': 'parquet' needs PyArrow.* or take 'jsonl'"):
-        check_format("exposures", LogSettings(folder=tmp_path))
+        check_log("exposures", LogSettings(folder=tmp_path))
+
+
+def test_a_log_that_cannot_be_written_and_an_unknown_base_stop_the_start(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"key 'shadow.folder': '.*file' should be a folder, but .*: File exists"):
+        check_log("shadow", LogSettings(folder=tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"key 'ab.base': no bundle has the name 'frist'; did you mean 'first'"):
+        make_client([shop / "first"], ab={"page": True, "base": "frist"}, exposures={"folder": tmp_path / "log"})
 
 
 def test_who_got_no_answer_in_time_is_logged_too(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +213,7 @@ def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
     [
         ({"first": 0.5, "second": 0.0, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
         ({"first": 1.0}, "'shares' should name every bundle, received none for 'second'"),
+        ({"first": 0.5, "secnd": 0.5}, "key 'shares': no bundle has the name 'secnd'; did you mean 'second'"),
     ],
 )
 def test_shares_must_name_the_bundles(shop: Path, shares: dict[str, float], pattern: str) -> None:

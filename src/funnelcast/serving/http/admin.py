@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -28,17 +28,20 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=255)]  # what is refused stands in the audit log, too
+
+
 class _Version(msgspec.Struct, forbid_unknown_fields=True):
-    version: str
+    version: _Name
 
 
 class _Shares(msgspec.Struct, forbid_unknown_fields=True):
-    shares: dict[str, float]
-    experiment: str | None = None
+    shares: dict[_Name, float]
+    experiment: _Name | None = None
 
 
 class _Off(msgspec.Struct, forbid_unknown_fields=True):
-    variant: str
+    variant: _Name
 
 
 _VERSION = msgspec.json.Decoder(_Version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except RecursionError as error:
         raise _too_deep() from error
     except msgspec.ValidationError as error:
+        _refuse_large(body)
         found = _ROW.search(str(error))
         row = int(found[1]) if found else None
         reason = _KEY.sub(lambda key: f"unknown key {excerpt(key[1])}", str(error))
@@ -88,6 +90,27 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise RefusalError(
             400, "not_json", f"the body should be JSON in UTF-8, received what is not: {reason}", column="body"
         ) from error
+
+
+def _refuse_large(body: bytes) -> None:
+    """Name the place of a number beyond all doubles, which the decoder leaves out of its message."""
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError):
+        return  # the decoder stopped before that
+    if not isinstance(read, dict):
+        return
+    context, columns, rows = (read.get(key) for key in ("context", "columns", "candidates"))
+    places: list[tuple[int | None, Any]] = [(None, context), (None, columns)]
+    places += enumerate(rows) if isinstance(rows, list) else []
+    for row, part in places:
+        for name, value in part.items() if isinstance(part, dict) else ():
+            values = value if isinstance(value, list) else [value]
+            place = next((k for k, one in enumerate(values) if isinstance(one, float) and math.isinf(one)), None)
+            if place is not None:
+                where = place if part is columns and isinstance(value, list) else row
+                message = f"column {excerpt(name)} should have numbers up to 1.8e308, received a larger one"
+                raise RefusalError(400, "out_of_range", message, row=where, column=name)
 
 
 def _too_deep() -> RefusalError:

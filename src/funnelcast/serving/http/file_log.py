@@ -20,7 +20,7 @@ from funnelcast.errors import ConfigError
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.settings import LogSettings
 
-__all__ = ["FileLog", "check_format"]
+__all__ = ["FileLog", "check_log"]
 
 _WAKE = 0.2  # seconds between looks at the clock
 _ENCODE = msgspec.json.Encoder().encode
@@ -123,17 +123,24 @@ class FileLog:
         return _ENCODE({name: row.get(name) for name in self._names}) + b"\n"
 
 
-def check_format(key: str, settings: LogSettings) -> None:
-    """Refuse a format that cannot be written here.
+def check_log(key: str, settings: LogSettings) -> None:
+    """Refuse a format, or a folder, that cannot be written here; the folder is made.
 
     Args:
         key: of the settings, for the message.
         settings: of a log.
 
     Raises:
-        ConfigError: Parquet should be written, and PyArrow is not installed.
+        ConfigError: Parquet should be written, and PyArrow is not installed; or the folder cannot be made.
     """
-    if settings.folder is not None and settings.format == "parquet" and not has_arrow():
+    if settings.folder is None:
+        return
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        wanted = f"key '{key}.folder': '{settings.folder}' should be a folder, but cannot be made"
+        raise ConfigError(f"{wanted}: {error.strerror}") from error
+    if settings.format == "parquet" and not has_arrow():
         raise ConfigError(
             f"key '{key}.format': 'parquet' needs PyArrow, which is not installed; install it by: pip install pyarrow, "
             "or take 'jsonl'"

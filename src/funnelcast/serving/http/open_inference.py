@@ -14,7 +14,7 @@ from funnelcast.schema import score_columns
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import decode_json
 from funnelcast.serving.http.refusal import RefusalError, excerpt
-from funnelcast.serving.http.rows import RawRows, takes_lists
+from funnelcast.serving.http.rows import RawRows, listed, takes_lists
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
 
@@ -114,7 +114,7 @@ def infer_rows(request: InferRequest, columns: Mapping[str, RawColumn], largest:
     for tensor in request.inputs:
         if tensor.name not in columns or tensor.name in given:
             again = tensor.name in given
-            wanted = "should stand once, received it again" if again else f"is unknown; known: {_names(columns)}"
+            wanted = "should stand once, received it again" if again else f"is unknown; known: {listed(columns)}"
             code = "duplicate_column" if again else "unknown_column"
             raise RefusalError(400, code, f"the input {excerpt(tensor.name)} {wanted}", column=tensor.name)
         given[tensor.name] = tensor
@@ -133,10 +133,6 @@ def infer_rows(request: InferRequest, columns: Mapping[str, RawColumn], largest:
         return RawRows(columns, {name: column.cells(given_values[name]) for name, column in columns.items()}, [], [])
     arrays = {name: column.array(given_values[name]) for name, column in columns.items()}
     return RawRows(columns, pa.table(arrays), [], [])
-
-
-def _names(columns: Mapping[str, RawColumn]) -> str:
-    return ", ".join(list(columns)[:20])
 
 
 def _values(tensor: Tensor, column: RawColumn, largest: int) -> Sequence[Any]:

@@ -14,11 +14,12 @@ from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import Request
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 
-__all__ = ["FEW_ROWS", "Laid", "RawRows", "count_rows", "joined_cells", "lay_out", "raw_rows", "takes_lists"]
+__all__ = ["FEW_ROWS", "Laid", "RawRows", "count_rows", "joined_cells", "lay_out", "listed", "raw_rows", "takes_lists"]
 
 _REPEATED = 1 << 24  # bytes that a context may take if it were written once a row
 FEW_ROWS = 128  # up to which lists of values are encoded faster than Arrow's arrays
 _NAMED = 8  # columns listed in one answer
+_LISTED = 20  # and in a message
 Cells = Sequence[Any] | Repeated
 
 
@@ -212,15 +213,27 @@ def count_rows(body: Request) -> int:
     return rows or 0
 
 
+def listed(names: Collection[str]) -> str:
+    """Name columns for a message, not more than can be read.
+
+    Args:
+        names: of all.
+
+    Example:
+        >>> listed(["tab", "price"])
+        'tab, price'
+    """
+    more = len(names) - _LISTED
+    return ", ".join(list(names)[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[str], known: Collection[str]) -> None:
     if unknown:
         name = min(unknown)
         rows = enumerate(body.candidates or ())
         row = None if name in body.context else next((number for number, given in rows if name in given), None)
-        listed = ", ".join(list(known)[:20])
-        raise RefusalError(
-            400, "unknown_column", f"column {excerpt(name)} is unknown; known: {listed}", row=row, column=name
-        )
+        message = f"column {excerpt(name)} is unknown; known: {listed(known)}"
+        raise RefusalError(400, "unknown_column", message, row=row, column=name)
     if missing:
         raise RefusalError(
             400,

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from funnelcast.errors import ConfigError, choices
 from funnelcast.serving.http.ab import AbPage
 from funnelcast.serving.http.admission import Admission
 from funnelcast.serving.http.decode import user_of
 from funnelcast.serving.http.exposure_log import open_exposures
-from funnelcast.serving.http.file_log import FileLog, check_format
+from funnelcast.serving.http.file_log import FileLog, check_log
 from funnelcast.serving.http.follow import Follower
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import Metrics
@@ -47,8 +48,11 @@ class Service:
     """
 
     def __init__(self, variants: Variants, settings: Settings) -> None:
-        check_format("exposures", settings.exposures)
-        check_format("shadow", settings.shadow)
+        check_log("exposures", settings.exposures)
+        check_log("shadow", settings.shadow)
+        if settings.ab.page and settings.ab.base is not None and settings.ab.base not in variants.all:
+            base = settings.ab.base
+            raise ConfigError(f"key 'ab.base': no bundle has the name '{base}'; {choices(variants.all, base)}")
         self.variants, self.settings = variants, settings
         shadowed = bool(settings.shadow.shares)
         self.scoring = Scoring(

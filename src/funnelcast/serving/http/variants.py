@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from funnelcast.errors import ConfigError, choices
+from funnelcast.errors import ArtifactError, ConfigError, choices
 from funnelcast.experiment.allocation import Allocation
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.columns import RawColumn, raw_columns
@@ -111,6 +111,12 @@ class Variants:
         traffic = _traffic(names, settings)
         places = dict(zip(names, folders, strict=True))
         registries = {name: folder for name, folder in places.items() if Registry.is_at(folder)}
+        for name, folder in places.items():
+            if name not in registries and Registry.is_idle(folder):
+                raise ArtifactError(
+                    f"{folder}: a registry of which no version answers; let one by: funnelcast registry activate "
+                    f"{folder} VERSION; {choices(Registry(folder).versions())}"
+                )
         for name, folder in registries.items():
             registry = Registry(folder)
             places[name] = registry.path(registry.current().version)
@@ -225,6 +231,8 @@ def _traffic(names: Sequence[str], settings: Settings) -> Traffic:
     if settings.traffic is not None:
         return read_traffic(settings.traffic)
     shares = settings.shares or dict.fromkeys(answering, 1 / len(answering))
+    if unknown := next((name for name in shares if name not in names), None):
+        raise ConfigError(f"key 'shares': no bundle has the name '{unknown}'; {choices(names, unknown)}")
     if left := next((name for name in answering if name not in shares), None):
         raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
     return Traffic(settings.experiment, Allocation.of(shares))
