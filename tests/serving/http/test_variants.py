@@ -172,6 +172,17 @@ def test_parquet_is_refused_without_pyarrow(tmp_path: Path, monkeypatch: pytest.
         check_log("exposures", LogSettings(folder=tmp_path))
 
 
+def test_rows_of_many_candidates_make_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_log, "_SCORES", 100)
+    settings = LogSettings(format="jsonl", file_rows=1000)
+    log = FileLog("exposures", tmp_path, ["scores", "reach"], lambda: SCHEMA, settings, lambda *_: None)
+    for _ in range(6):
+        log.add({"scores": [0.5] * 30, "reach": {"click": [0.5] * 10, "buy": [0.5] * 10}, "user": "ann"})
+    log.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: path.name[-12:])
+    assert [len(path.read_text().splitlines()) for path in files] == [2, 2, 2]
+
+
 def test_a_log_that_cannot_be_written_and_an_unknown_base_stop_the_start(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"key 'shadow.folder': '.*file' should be a folder, but .*: File exists"):

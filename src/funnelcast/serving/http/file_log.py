@@ -23,6 +23,9 @@ from funnelcast.serving.http.settings import LogSettings
 __all__ = ["FileLog", "check_log"]
 
 _WAKE = 0.2  # seconds between looks at the clock
+_SCORES = (
+    2_000_000  # of the rows of a file; a request may have thousands of candidates, and Python takes 32 bytes a score
+)
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -82,18 +85,19 @@ class FileLog:
 
     def _work(self) -> None:
         rows: list[Mapping[str, Any]] = []
-        since = time.monotonic()
+        since, scores = time.monotonic(), 0
         while True:
             stopping = self._stop.is_set()
             try:
                 rows.append(self._queue.get(timeout=0.0 if stopping else _WAKE))
-                emptied = False
+                emptied, scores = False, scores + _count_scores(rows[-1])
             except queue.Empty:
                 emptied = True
             old = time.monotonic() - since >= self._settings.file_seconds
-            if rows and (len(rows) >= self._settings.file_rows or old or (stopping and emptied)):
+            enough = len(rows) >= self._settings.file_rows or scores >= _SCORES
+            if rows and (enough or old or (stopping and emptied)):
                 self._write(rows)
-                rows = []
+                rows, scores = [], 0
             if not rows:
                 since = time.monotonic()
             if stopping and emptied:
@@ -121,6 +125,12 @@ class FileLog:
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         return _ENCODE({name: row.get(name) for name in self._names}) + b"\n"
+
+
+def _count_scores(row: Mapping[str, Any]) -> int:
+    """Count the numbers of lists, and of lists by step."""
+    lists = [one for value in row.values() for one in (value.values() if isinstance(value, Mapping) else (value,))]
+    return sum(len(one) for one in lists if isinstance(one, list))
 
 
 def check_log(key: str, settings: LogSettings) -> None:
