@@ -88,6 +88,17 @@ def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
         Allocation.of({"a": 1.0}).reweighed(shares)
 
 
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.2])
+def test_what_is_no_share_is_named(share: float) -> None:
+    words = f"shares should be 0 or more with the sum 1, received {share} for 'b'"
+    with pytest.raises(ConfigError, match=words):
+        Allocation.of({"a": 1.0, "b": share})
+    with pytest.raises(ConfigError, match=words):
+        Allocation.of({"a": 1.0}).reweighed({"a": 1.0, "b": share})
+    with pytest.raises(ConfigError, match="widths of the parts"):
+        Allocation((("a", 1.0), ("b", share)))
+
+
 def test_parts_fill_the_line() -> None:
     with pytest.raises(ConfigError, match="widths of the parts"):
         Allocation((("a", 0.5), ("b", 0.4)))

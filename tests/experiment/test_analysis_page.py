@@ -162,7 +162,19 @@ def test_analyse_from_the_command_line(tmp_path: Path, command: Command) -> None
     ("words", "message"),
     [
         (["--share", "control:0.5"], "--share should be variant=number, received 'control:0.5'"),
-        (["--share", "control=0.9", "--share", "treatment=0.3"], "shares > 0 with the sum 1"),
+        (["--share", "control=0.9", "--share", "treatment=0.3"], "two or more, above 0 with the sum 1, received"),
+        *[
+            (
+                ["--share", f"control={share}", "--share", "treatment=1"],
+                f"shares should be two or more, above 0 with the sum 1, received {float(share)} for 'control'",
+            )
+            for share in ("nan", "inf", "-inf", "-0.5")
+        ],
+        (
+            ["--share", "control=0.5", "--share", "tretment=0.5"],
+            "shares should be of variants of the exposures, received one of 'tretment'; did you mean 'treatment'?",
+        ),
+        (["--since", "2027-01-01"], "the latest first exposure of a user is of 2026-03-0"),
         (
             ["--share", "control=0.5", "--share", "control=0.5"],
             "--share should name every variant once, received 'control=0.5'",
@@ -229,7 +241,23 @@ def test_design_from_histories(tmp_path: Path, command: Command, prepared: Path)
         (["--exposures", "x.parquet"], "one source should be given"),
         (["--rate", "click"], "--rate should be step=number, received 'click'"),
         (["--rate", "click=2"], "rate of 'click' should be above 0 and below 1, received 2.0"),
-        (["--rate", "click=0.2", "--users-per-day", "0"], "--users-per-day should be above 0, received 0.0"),
+        (["--rate", "click=0.2", "--users-per-day", "0"], "--users-per-day should be above 0 and finite, received 0.0"),
+        (
+            ["--rate", "click=0.2", "--users-per-day", "nan"],
+            "--users-per-day should be above 0 and finite, received nan",
+        ),
+        (
+            ["--rate", "click=0.2", "--users-per-day", "inf"],
+            "--users-per-day should be above 0 and finite, received inf",
+        ),
+        (
+            ["--rate", "click=0.2", "--share", "a=nan", "--share", "b=1"],
+            "shares should be two or more, above 0 with the sum 1, received nan for 'a'",
+        ),
+        (
+            ["--rate", "click=0.9", "--lift", "0.5"],
+            "rate of 'click' with the lift should be at most 1, received 0.9 * (1 + 0.5) = 1.35",
+        ),
         (["--rate", "click=0.2", "--base", "C"], "--base should be one of control, treatment, received 'C'"),
         (["--rate", "click=0.2", "--lift", "0"], "lift should be above 0, received 0.0"),
         (["--rate", "click=0.2", "--users", "0"], "users should be at least 1, received 0"),

@@ -54,7 +54,7 @@ def test_a_change_of_two_shares_moves_only_the_users_it_must() -> None:
     assert (before != after).mean() == pytest.approx(0.1, abs=0.01)
 
 
-@pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.6), (1.5, -0.5)])
+@pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.6), (1.5, -0.5), (1.0, float("nan"))])
 def test_impossible_shares_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="above 0 with the sum 1"):
         assign([1], "salt", shares)

@@ -109,6 +109,7 @@ def test_days_follow_the_newcomers_and_go_on_as_their_later_half() -> None:
         ({"alpha": 0.0}, "alpha should be above 0 and below 1"),
         ({"shares": {"a": 1.0}}, "shares should be two or more"),
         ({"shares": {"a": 0.7, "b": 0.7}}, "above 0 with the sum 1"),
+        ({"shares": {"a": 0.5, "b": float("nan")}}, "above 0 with the sum 1, received nan for 'b'"),
         ({"tests": 0}, "tests should be at least 1"),
     ],
 )
@@ -124,5 +125,8 @@ def test_impossible_rates_are_refused() -> None:
     for options in ({"units": 0.5}, {"design_effect": 0.5}, {"units": math.inf}):
         with pytest.raises(ConfigError, match="should be at least 1"):
             binomial_step("click", 0.2, **options)
+    with pytest.raises(ConfigError, match="rate of 'click' with the lift should be at most 1, received"):
+        binomial_step("click", 0.9, lift=0.5)
+    assert binomial_step("click", 0.8, lift=0.25) == binomial_step("click", 0.8)
     with pytest.raises(ConfigError, match="users should be at least 1"):
         detectable_lift(1.0, 0, Plan())

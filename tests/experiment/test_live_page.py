@@ -70,7 +70,7 @@ def test_users_who_came_before_a_time_are_left_out(tmp_path: Path) -> None:
         2,
         0,
     ]
-    with pytest.raises(DataError, match="should have exposures that can be used, received none in 6 rows"):
+    with pytest.raises(DataError, match="the latest first exposure of a user is of 2026-03-05T"):
         watch(Files((log,), (), threads=1), Split({}, since=datetime(2026, 3, 6, tzinfo=UTC)))
 
 
@@ -95,7 +95,8 @@ def test_the_process_writes_the_page(tmp_path: Path) -> None:
         ({"outcomes": "nowhere/*.jsonl"}, "No outcomes are read"),
         ({"experiment": "summer"}, "experiment &#39;summer&#39; has no rows"),
         ({"since": "2026-03-03T00:00:00+00:00"}, "users who came after 2026-03-03 00:00 UTC"),
-        ({"since": "2027-03-03T00:00:00+00:00"}, "should have exposures that can be used, received none in"),
+        ({"since": "2027-03-03T00:00:00+00:00"}, "should have users who were first seen at or after 2027-03-03"),
+        ({"shares": {"control": 0.5, "new": 0.5}}, "No verdict: users are not split as planned"),
     ],
 )
 def test_it_says_what_there_is_and_what_is_missing(tmp_path: Path, more: dict[str, Any], text: str) -> None:

@@ -43,6 +43,7 @@ def test_a_sound_assignment_is_rarely_blamed() -> None:
         ([0, 0], [0.5, 0.5]),
         ([1, 2], [0.5, 0.6]),
         ([1, 2], [1, 0]),
+        ([1, 2], [1, math.nan]),
     ],
 )
 def test_impossible_numbers_are_refused(counts: list[int], shares: list[float]) -> None:

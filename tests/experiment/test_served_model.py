@@ -71,6 +71,29 @@ def test_the_week_is_that_of_the_runs(
     assert json.loads((tmp_path / "abtest.json").read_text())["versions"] == versions
 
 
+def test_models_in_the_order_of_the_other_runs_are_refused(
+    runs: tuple[Run, Run], service: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: Any
+) -> None:
+    monkeypatch.setenv("FUNNELCAST_SCORE_KEY", KEY)
+    words = [
+        "--days",
+        "2",
+        "--users",
+        "120",
+        "--candidates",
+        "12",
+        "--service",
+        url(service),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    for names, received in (("ba", "'b'"), ("aa", "'a'"), ("bb", "'b'")):
+        models = [word for name in names for word in ("--model", name)]
+        code, _, errors = command("abtest", "simulate", *(str(run.folder) for run in runs), *words, *models)
+        assert code == 2 and f"received {received}, which scores as " in errors and errors.count("\n") == 1
+        assert not (tmp_path / "o").exists()
+
+
 def test_many_rows_and_none(service: Process, runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = next(PLAN.traffic.draw(common_world(runs))).features.slice(0, 10)
     with closing(ServedModel(url(service), "a", runs[0].schema.step_names, KEY)) as model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -58,8 +59,8 @@ def design(
     from funnelcast.experiment.design import Plan, binomial_step
     from funnelcast.experiment.design_page import build_design, design_notes, design_table, write_design
 
-    if users_per_day is not None and users_per_day <= 0:
-        raise ConfigError(f"--users-per-day should be above 0, received {users_per_day}")
+    if users_per_day is not None and not 0 < users_per_day < math.inf:
+        raise ConfigError(f"--users-per-day should be above 0 and finite, received {users_per_day}")
     if sum([bool(rate), data is not None, bool(exposures or outcomes)]) != 1 or bool(exposures) != bool(outcomes):
         raise ConfigError("one source should be given: --rate, or --data, or --exposures with --outcomes")
     plan = Plan(lift=lift, power=power, alpha=alpha, shares=_shares(share, base), tests=tests)
@@ -67,7 +68,7 @@ def design(
     unit = read_choice("--per", per, ("exposure", "user"))
     if rate:
         rates = read_numbers("--rate", rate)
-        steps = tuple(binomial_step(name, p, exposures_per_user, design_effect) for name, p in rates.items())
+        steps = tuple(binomial_step(name, p, exposures_per_user, design_effect, lift) for name, p in rates.items())
         source = {}
     else:
         logs = _Logs(tuple(exposures), tuple(outcomes), tuple(covariates), covariate, tuple(step), memory, threads)

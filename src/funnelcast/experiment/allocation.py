@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.assignment import places
+from funnelcast.experiment.shares import check_shares
 
 __all__ = ["Allocation"]
 
@@ -46,7 +47,7 @@ class Allocation:
 
     def __post_init__(self) -> None:
         widths = [width for _, width in self.parts]
-        if min(widths, default=0) <= 0 or abs(sum(widths) - 1) > 1e-9:
+        if not (all(width > 0 for width in widths) and abs(sum(widths) - 1) <= 1e-9):
             raise ConfigError(f"widths of the parts should be above 0 with the sum 1, received {widths}")
 
     @classmethod
@@ -59,7 +60,7 @@ class Allocation:
         Raises:
             ConfigError: the shares are no shares.
         """
-        _check(shares)
+        check_shares(shares, zero=True)
         return cls(tuple((name, share) for name, share in shares.items() if share > 0))
 
     @property
@@ -81,7 +82,7 @@ class Allocation:
         Raises:
             ConfigError: the shares are no shares.
         """
-        _check(shares)
+        check_shares(shares, zero=True)
         before = self.shares
         surplus = {name: share - shares.get(name, 0.0) for name, share in before.items()}
         growth = {name: share - before.get(name, 0.0) for name, share in shares.items()}
@@ -116,12 +117,6 @@ class Allocation:
         borders = list(accumulate(width for _, width in self.parts))
         number = np.searchsorted(borders, places(users, salt), side="right")
         return np.minimum(number, len(self.parts) - 1)
-
-
-def _check(shares: Mapping[str, float]) -> None:
-    values = list(shares.values())
-    if min(values, default=-1) < 0 or abs(sum(values) - 1) > 1e-9:
-        raise ConfigError(f"shares should be 0 or more with the sum 1, received {dict(shares)}")
 
 
 def _joined(parts: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:

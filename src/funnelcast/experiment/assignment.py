@@ -53,7 +53,7 @@ def assign(users: Iterable[str | int], salt: str, shares: Sequence[float] = (0.5
         >>> assign(["ann", "bob", "cem", "dov"], "spring").tolist()
         [1, 0, 1, 1]
     """
-    if min(shares, default=0) <= 0 or abs(sum(shares) - 1) > 1e-9:
+    if not (all(share > 0 for share in shares) and abs(sum(shares) - 1) <= 1e-9):
         raise ConfigError(f"shares should be above 0 with the sum 1, received {list(shares)}")
     # Rounding can lift a place to 1 and the last border below it; such a user is in the last arm.
     number = np.searchsorted(list(accumulate(shares)), places(users, salt), side="right")

@@ -24,7 +24,7 @@ class Attribution:
     """How outcomes find their exposures.
 
     Args:
-        steps: columns of the outcomes in funnel order, each a number of events or an amount a row, null for none;
+        steps: columns of the outcomes in funnel order, each a number of events or an amount a row, >= 0, null for none;
             empty: every column that is not one of the exposure log.
         join: by `user` and time: an outcome belongs to the last exposure of its user at or before it; by
             `request_id`: to the exposure of that id; `auto`: by `request_id` where both logs have it.
@@ -63,7 +63,7 @@ def attribute(
         The steps, and what was counted.
 
     Raises:
-        DataError: a column is missing or of the wrong type, or a number is not finite.
+        DataError: a column is missing or of the wrong type, a time is none, or a number is below 0 or not finite.
     """
     by_request = plan.join == "request_id" or (plan.join == "auto" and has_request and "request_id" in log.types)
     timed = [] if by_request and plan.window is None else ["time"]
@@ -101,19 +101,27 @@ def _read(connection: duckdb.DuckDBPyConnection, log: Log, steps: Sequence[str],
     """Make `raw_outcomes` (key, time, copies, x...) of distinct rows; the key is null where a row cannot be joined."""
     numbers = ", ".join(f"coalesce({log.number(step)}, 0) AS x{i}" for i, step in enumerate(steps))
     time = log.time("time") if "time" in log.types else "CAST(NULL AS TIMESTAMP)"
+    unread = log.unread_time("time") if "time" in log.types else "CAST(NULL AS VARCHAR)"
     key = log.text("request_id" if by_request else "user")
     key = key if by_request else f"CASE WHEN {time} IS NOT NULL THEN {key} END"
     connection.execute(
-        f"CREATE TABLE raw_outcomes AS SELECT {key} AS key, {time} AS time, {COPIES} AS copies, {numbers} "
+        f"CREATE TABLE raw_outcomes AS SELECT {key} AS key, {time} AS time, {unread} AS unread, {COPIES} AS copies, "
+        f"{numbers} "
         f"FROM (SELECT *, count(*) AS {COPIES} FROM {log.relation} GROUP BY ALL)"
     )
+    if "time" in log.types:
+        log.check_times(connection, "time", "raw_outcomes", "unread")
     bad = connection.execute(
-        "SELECT " + ", ".join(f"count_if(NOT isfinite(x{i}))" for i in range(len(steps))) + " FROM raw_outcomes"
+        "SELECT " + ", ".join(f"count_if({_no_count(f'x{i}')})" for i in range(len(steps))) + " FROM raw_outcomes"
     ).fetchone()
     assert bad is not None
     for step, count in zip(steps, bad, strict=True):
         if count:
-            raise log.error(f"column '{step}' should hold finite numbers, received {count:,} that are not")
+            raise log.refusal(connection, step, _no_count(log.number(step)), "finite numbers of 0 or more, or null")
+
+
+def _no_count(number: str) -> str:
+    return f"({number} < 0 OR NOT isfinite({number}))"
 
 
 def _join(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], *, by_request: bool, late: str) -> None:

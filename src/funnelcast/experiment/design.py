@@ -16,8 +16,11 @@ from statistics import NormalDist
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.ratio import normal_quantile
 from funnelcast.experiment.sequence import radius, tightest
+from funnelcast.experiment.shares import check_shares
 
 __all__ = ["Plan", "StepVariance", "binomial_step", "days_needed", "detectable_lift", "users_needed"]
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ class Plan:
         for name in ("power", "alpha"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} should be above 0 and below 1, received {getattr(self, name)}")
-        values = list(self.shares.values())
-        if len(values) < 2 or min(values) <= 0 or abs(sum(values) - 1) > 1e-9:
-            raise ConfigError(f"shares should be two or more, above 0 with the sum 1, received {values}")
+        check_shares(self.shares, least=2)
         if self.tests < 1:
             raise ConfigError(f"tests should be at least 1, received {self.tests}")
 
@@ -89,7 +90,9 @@ class StepVariance:
     design_effect: float | None = None
 
 
-def binomial_step(name: str, rate: float, units: float = 1.0, design_effect: float = 1.0) -> StepVariance:
+def binomial_step(
+    name: str, rate: float, units: float = 1.0, design_effect: float = 1.0, lift: float = 0.0
+) -> StepVariance:
     """Guess the variance of a step from its rate alone: v = D (1 - p) / (p m).
 
     Args:
@@ -97,6 +100,7 @@ def binomial_step(name: str, rate: float, units: float = 1.0, design_effect: flo
         rate: p in (0, 1).
         units: m, exposures a user, >= 1; 1 for rates a user.
         design_effect: D >= 1, by how much the exposures of a user resemble each other; from a history it is measured.
+        lift: that should be found; p (1 + lift) has to be a rate as well, at most 1.
 
     Raises:
         ConfigError: a number is out of range.
@@ -107,6 +111,11 @@ def binomial_step(name: str, rate: float, units: float = 1.0, design_effect: flo
     """
     if not 0 < rate < 1:
         raise ConfigError(f"rate of '{name}' should be above 0 and below 1, received {rate}")
+    if not rate * (1 + lift) <= 1 + _ROUNDING:
+        raise ConfigError(
+            f"rate of '{name}' with the lift should be at most 1, received {rate:g} * (1 + {lift:g}) = "
+            f"{rate * (1 + lift):g}"
+        )
     for what, number in (("exposures a user", units), ("design effect", design_effect)):
         if not 1 <= number < math.inf:
             raise ConfigError(f"{what} should be at least 1, received {number}")

@@ -12,6 +12,7 @@ import duckdb
 from funnelcast.data.sql import identifier, literal, text_list
 from funnelcast.errors import ConfigError, DataError, choices
 from funnelcast.experiment.logs import Log
+from funnelcast.experiment.shares import check_shares
 
 __all__ = ["Split", "find_users"]
 
@@ -30,6 +31,8 @@ class Split:
         crossed: what becomes of users who were exposed to two variants: `drop` them, or keep all of their exposures
             with the `first` variant.
         pooled: all users are one group whatever their variants: a history and no experiment.
+        known: the variants of the shares are known to exist, as those of a running service; else one that is in no
+            exposure is an error where an exposure's variant has no share, for one may be a slip for the other.
         since: users whose first exposure was before this time, which has a zone, are left out; None keeps all.
 
     Raises:
@@ -41,12 +44,12 @@ class Split:
     experiment: str | None = None
     crossed: Crossed = "drop"
     pooled: bool = False
+    known: bool = False
     since: datetime | None = None
 
     def __post_init__(self) -> None:
-        values = list(self.shares.values())
-        if values and (min(values) <= 0 or abs(sum(values) - 1) > 1e-9 or len(values) < 2 - self.pooled):
-            raise ConfigError(f"variants should be two or more with shares > 0 with the sum 1, received {values}")
+        if self.shares:
+            check_shares(self.shares, least=1 if self.pooled else 2)
 
 
 def find_users(
@@ -67,7 +70,9 @@ def find_users(
         Variant -> planned share, the base first, and what was counted, with the name of the `experiment`.
 
     Raises:
-        DataError: a column or experiment is missing, fewer than two variants have users, or no exposure can be used.
+        ConfigError: a variant with a share does not occur, and one that occurs has no share.
+        DataError: a column or experiment is missing, fewer than two variants have users, a time is none, or no
+            exposure can be used.
     """
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
@@ -87,9 +92,9 @@ def find_users(
         "count(DISTINCT variant) > 1 AS crossed FROM exposures GROUP BY user"
     )
     if split.since is not None:
-        moment = literal(split.since.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" "))
-        before = f"FROM everyone WHERE first.time < TIMESTAMP {moment}"
+        before = f"FROM everyone WHERE first.time < {_moment(split.since)}"
         counts["users_before"] = _one(connection, f"SELECT count(*) {before}")[0]
+        _check_since(connection, log, split.since, counts["users_before"])
         connection.execute(f"DELETE {before}")
     kept = "NOT crossed" if split.crossed == "drop" else "true"
     connection.execute(
@@ -120,8 +125,27 @@ def _read(connection: duckdb.DuckDBPyConnection, log: Log, where: str) -> None:
     columns = ", ".join(f"{expression} AS {name}" for name, expression in optional.items())
     connection.execute(
         f"CREATE TABLE raw_exposures AS SELECT {log.text('user')} AS user, {log.text('variant')} AS variant, "
-        f"{log.time('time')} AS time, {columns} FROM {log.relation} {where}"
+        f"{log.time('time')} AS time, {log.unread_time('time')} AS unread, {columns} FROM {log.relation} {where}"
     )
+    log.check_times(connection, "time", "raw_exposures", "unread", where)
+    connection.execute("ALTER TABLE raw_exposures DROP COLUMN unread")
+
+
+def _moment(time: datetime) -> str:
+    """Write a time as an SQL timestamp in UTC."""
+    return f"TIMESTAMP {literal(time.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' '))}"
+
+
+def _check_since(connection: duckdb.DuckDBPyConnection, log: Log, since: datetime, before: int) -> None:
+    """Refuse a time after which no user was new."""
+    users, latest = _one(connection, "SELECT count(*), max(first.time) FROM everyone")
+    if users and before == users:
+        exposed = _one(connection, "SELECT max(time) FROM exposures")[0]
+        raise log.error(
+            f"should have users who were first seen at or after {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}, received "
+            f"none: the latest first exposure of a user is of {latest:%Y-%m-%dT%H:%M:%SZ}, the latest of all of "
+            f"{exposed:%Y-%m-%dT%H:%M:%SZ}"
+        )
 
 
 def _pooled(log: Log, name: str) -> Log:
@@ -173,6 +197,8 @@ def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> di
     rows = _one(connection, "SELECT count(*) FROM raw_exposures")[0]
     if not seen:
         raise log.error(f"should have exposures with a user and a variant, received none in {rows:,} rows")
+    if not (split.known or split.pooled):
+        _check_names(connection, split)
     if (len(shares) < 2 and not split.pooled) or not set(shares) & set(seen):
         raise log.error(
             f"should have exposures of at least two variants, received: {', '.join(seen)}; planned: {', '.join(shares)}"
@@ -181,6 +207,19 @@ def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> di
     if base not in shares:
         raise DataError(f"base should be one of the variants, received '{base}'; {choices(shares, base)}")
     return {base: shares[base]} | shares
+
+
+def _check_names(connection: duckdb.DuckDBPyConnection, split: Split) -> None:
+    """Refuse a share of a variant that does not occur where one that occurs has none."""
+    # A variant that was given up before the time that counts is no other one's right name.
+    since = f" AND time >= {_moment(split.since)}" if split.since is not None else ""
+    query = f"SELECT DISTINCT variant FROM raw_exposures WHERE variant IS NOT NULL AND user IS NOT NULL{since}"
+    seen = {str(row[0]) for row in connection.execute(query).fetchall()}
+    absent = [name for name in split.shares if name not in seen]
+    if absent and seen - set(split.shares):
+        raise ConfigError(
+            f"shares should be of variants of the exposures, received one of '{absent[0]}'; {choices(seen, absent[0])}"
+        )
 
 
 def _count(connection: duckdb.DuckDBPyConnection, shares: Mapping[str, float]) -> dict[str, Any]:

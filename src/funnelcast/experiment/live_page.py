@@ -53,7 +53,7 @@ def _experiment(asked: Record) -> list[Section]:
     if not glob.glob(asked["exposures"]):  # noqa: PTH207
         return [_nothing("No exposures have been written yet; a file of them appears when it is full or old enough.")]
     since = datetime.fromisoformat(asked["since"]) if asked["since"] is not None else None
-    split = Split(shares, asked["base"], asked["experiment"], since=since)
+    split = Split(shares, asked["base"], asked["experiment"], known=True, since=since)
     outcomes = (asked["outcomes"],) if asked["outcomes"] is not None else ()
     files = Files((asked["exposures"],), outcomes, memory_limit=asked["memory"], threads=1)
     try:

@@ -52,7 +52,7 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> SampleRatio:
     from scipy import stats  # a fifth of a second that most commands need not wait for
 
     fits = len(counts) == len(shares) > 1 and min(counts) >= 0 and sum(counts) > 0
-    if not fits or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+    if not (fits and all(share > 0 for share in shares) and abs(sum(shares) - 1) <= 1e-9):
         raise ConfigError(
             f"arms should have counts >= 0 and shares > 0 with the sum 1, received {list(counts)} and {list(shares)}"
         )

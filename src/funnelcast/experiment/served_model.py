@@ -34,6 +34,7 @@ class ServedModel:
         key: API key, or None.
 
     Attributes:
+        name: of the model.
         version: of the model, as the service says it.
 
     Raises:
@@ -50,6 +51,7 @@ class ServedModel:
             raise ConfigError(f"the service should be like http://127.0.0.1:8000, received '{url}'")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(host, port, timeout=_SECONDS)
+        self.name = name
         self._url, self._steps = url, tuple(steps)
         self._path = f"{parts.path.rstrip('/')}/v2/models/{quote(name, safe='')}"
         self._headers = _HEADERS | ({} if key is None else {"authorization": f"Bearer {key}"})

@@ -32,6 +32,8 @@ from funnelcast.schema import Schema
 __all__ = ["Plan", "simulate"]
 
 ARMS = ("A", "B")
+_CHECKED = 200  # candidates by whose scores a served model is told from the other run's
+_CLEARLY = 10  # times nearer to the other run's scores than to its own: no rounding of an export does that
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def simulate(
         What `abtest.json` holds, see docs/abtest.md.
 
     Raises:
-        ConfigError: a run's data are not simulated, the runs are of different worlds, or an option is wrong.
+        ConfigError: a run's data are not simulated, the runs are of different worlds, an option is wrong, or a model of
+            the service gives the scores of the other run.
         ArtifactError: a run is not complete, or a file is damaged.
     """
     simulator = common_world(runs, data)
@@ -100,6 +103,8 @@ def simulate(
     total = sum(len(traffic.of_day(day)) for day in range(traffic.days))
     if not total:
         raise ConfigError(f"there should be at least one visit, received none of {traffic.users} users; raise visits")
+    if services:
+        _check_served(services, runs, next(traffic.draw(simulator)).features.slice(0, _CHECKED))
     with RowProgress("simulate", total * traffic.candidates) as progress:
         for visits in traffic.draw(simulator):
             for name, ranker in zip(ARMS, rankers, strict=True):
@@ -122,6 +127,22 @@ def _arms(plan: Plan) -> dict[str, NDArray[np.bool_]]:
         return {name: np.ones(users, dtype=bool) for name in ARMS}
     own = assign(range(users), plan.salt)
     return {name: own == number for number, name in enumerate(ARMS)}
+
+
+def _check_served(services: tuple[ServedModel, ServedModel], runs: tuple[Run, Run], rows: pa.Table) -> None:
+    """Refuse models that a service has under each other's names: its metadata tell nothing of runs, scores do."""
+    expected = [_reach(Predictor(run), run.schema, rows) for run in runs]
+    for number, served in enumerate(services):
+        given = served.reach(rows)
+        own, other = (
+            max(float(np.abs(given[step] - scores[step]).max()) for step in given)
+            for scores in (expected[number], expected[1 - number])
+        )
+        if other * _CLEARLY < own:
+            raise ConfigError(
+                f"--model should name an export of {runs[number].folder} as {ARMS[number]}, received '{served.name}', "
+                f"which scores as {runs[1 - number].folder} does; name the models in the order of the runs"
+            )
 
 
 def _bounds(tallies: dict[str, Tally], visits: Visits, aim: Aim, show: int) -> None:

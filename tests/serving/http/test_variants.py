@@ -243,6 +243,7 @@ def test_bundles_need_names_of_their_own(shop: Path) -> None:
         ("strikt = true", "unknown key 'strikt'; did you mean 'strict'"),
         ("[server]\nport = 70000", "key 'server.port'.*received 70000"),
         ("[shares]\na = 0.5\nb = 0.6", "shares should be 0 or more with the sum 1"),
+        ("[shares]\na = nan\nb = 1.0", "key 'shares.a': .*finite number; received nan"),
         ("[limits]\nrows = 0", "key 'limits.rows'"),
         ("strict = ", "should be TOML"),
     ],

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from funnelcast.config import explain
 from funnelcast.errors import ConfigError
+from funnelcast.experiment.shares import check_shares
 
 __all__ = [
     "AbSettings",
@@ -193,8 +194,11 @@ class Settings(_Table):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if self.shares and (min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9):
-            raise ValueError(f"shares should be 0 or more with the sum 1, received {self.shares}")
+        if self.shares:
+            try:
+                check_shares(self.shares, zero=True)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         if self.traffic is not None and self.model_fields_set & {"shares", "experiment"}:
             raise ValueError("'traffic' should stand without 'shares' and 'experiment', which its file holds")
         if self.ab.page and self.exposures.folder is None:
