@@ -134,8 +134,8 @@ def test_a_slow_shadow_waits_for_a_process_with_nothing_else_to_do(
     with shadowed(shop) as client:
         service, shadow = client.service, client.service._shadow
         score = service.scoring.score
-        earlier = service.prepare(json.dumps(ASKED[1]).encode(), "earlier", False, math.inf)
-        assert isinstance(earlier, Asked) and shadow is not None
+        assert shadow is not None
+        earlier = Asked.of(json.dumps(ASKED[1]).encode(), "earlier", False, math.inf)
         job = score(earlier).job
         assert job is not None
 
