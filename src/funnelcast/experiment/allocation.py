@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.assignment import places
-from funnelcast.experiment.shares import check_shares
+from funnelcast.experiment.shares import are_shares, check_shares
 
 __all__ = ["Allocation"]
 
@@ -47,7 +47,7 @@ class Allocation:
 
     def __post_init__(self) -> None:
         widths = [width for _, width in self.parts]
-        if not (all(width > 0 for width in widths) and abs(sum(widths) - 1) <= 1e-9):
+        if not are_shares(widths):
             raise ConfigError(f"widths of the parts should be above 0 with the sum 1, received {widths}")
 
     @classmethod

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funnelcast.errors import ConfigError
+from funnelcast.experiment.shares import are_shares
 
 __all__ = ["assign", "places"]
 
@@ -53,7 +54,7 @@ def assign(users: Iterable[str | int], salt: str, shares: Sequence[float] = (0.5
         >>> assign(["ann", "bob", "cem", "dov"], "spring").tolist()
         [1, 0, 1, 1]
     """
-    if not (all(share > 0 for share in shares) and abs(sum(shares) - 1) <= 1e-9):
+    if not are_shares(shares):
         raise ConfigError(f"shares should be above 0 with the sum 1, received {list(shares)}")
     # Rounding can lift a place to 1 and the last border below it; such a user is in the last arm.
     number = np.searchsorted(list(accumulate(shares)), places(users, salt), side="right")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from funnelcast.errors import ConfigError
+from funnelcast.experiment.shares import are_shares
 
 __all__ = ["MISMATCH_LEVEL", "SampleRatio", "sample_ratio"]
 
@@ -52,7 +53,7 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> SampleRatio:
     from scipy import stats  # a fifth of a second that most commands need not wait for
 
     fits = len(counts) == len(shares) > 1 and min(counts) >= 0 and sum(counts) > 0
-    if not (fits and all(share > 0 for share in shares) and abs(sum(shares) - 1) <= 1e-9):
+    if not (fits and are_shares(shares)):
         raise ConfigError(
             f"arms should have counts >= 0 and shares > 0 with the sum 1, received {list(counts)} and {list(shares)}"
         )

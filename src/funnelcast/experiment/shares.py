@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from funnelcast.errors import ConfigError
 
-__all__ = ["check_shares"]
+__all__ = ["are_shares", "check_shares"]
 
 _ROUNDING = 1e-9
+
+
+def are_shares(values: Sequence[float]) -> bool:
+    """Say whether numbers are above 0 with the sum 1; NaN is not.
+
+    Args:
+        values: the numbers.
+
+    Example:
+        >>> are_shares([0.9, 0.1]), are_shares([1.5, -0.5]), are_shares([])
+        (True, False, False)
+    """
+    return all(value > 0 for value in values) and abs(sum(values) - 1) <= _ROUNDING
 
 
 def check_shares(shares: Mapping[str, float], *, least: int = 1, zero: bool = False) -> None:

@@ -68,6 +68,7 @@ def test_a_defect_does_not_end_the_following(shop: Path, tmp_path: Path, monkeyp
             wait_for_refusal(client)
         set_shares(path, {"first": 0.5, "second": 0.5})
         wait_for_shares(client, {"first": 0.5, "second": 0.5})
+        assert variants(client) == read_traffic(path).allocation.assign(USERS, "spring")
 
 
 def test_a_file_that_names_no_bundle_is_refused(shop: Path, tmp_path: Path) -> None:
