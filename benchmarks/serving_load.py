@@ -17,10 +17,11 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from benchmarks.serving_pulse import EVERY, Pulse, calm, slow_moments
 from numpy.typing import NDArray
 
 IDLE = 10.0  # seconds; the service keeps an idle connection for 20
@@ -64,6 +65,8 @@ class Measured:
         status: of HTTP, or `LOST`.
         seconds: in which requests were sent.
         answers: (status, version, scores of the answer) -> number.
+        slow: begins of the moments in which the machine itself was slow, the client among all that ran.
+        warm: seconds at the begin that are not counted.
     """
 
     intended: NDArray[np.float64]
@@ -71,10 +74,24 @@ class Measured:
     status: NDArray[np.int64]
     seconds: float
     answers: dict[tuple[int, str, str], int]
+    slow: NDArray[np.float64]
+    warm: float
+
+    def calm(self) -> Measured:
+        """Leave out what was sent about the slow moments of the machine, and their seconds; `answers` stay."""
+        kept = calm(self.intended, self.slow)
+        share = float(calm(np.linspace(self.warm, self.warm + self.seconds, 10_000), self.slow).mean())
+        return replace(
+            self,
+            intended=self.intended[kept],
+            latency=self.latency[kept],
+            status=self.status[kept],
+            seconds=self.seconds * share,
+        )
 
     def per_second(self, status: int = 200) -> float:
         """Return answers of a status a second."""
-        return float((self.status == status).sum() / self.seconds)
+        return float((self.status == status).sum() / self.seconds) if self.seconds else float("nan")
 
     def milliseconds(self, share: float, status: int = 200) -> float:
         """Return a quantile of the latency of a status."""
@@ -143,6 +160,7 @@ class _Client:
         self._made, self._look_at = 0, 0.0
         self.records: list[tuple[float, float, int]] = []
         self.answers: Counter[tuple[int, str, str]] = Counter()
+        self.pulse = Pulse()
 
     def run(self) -> None:
         """Send until the time is over, then wait for what is under way."""
@@ -152,6 +170,7 @@ class _Client:
         print(self._start, flush=True)
         due: deque[float] = deque()
         while True:
+            self.pulse.look(time.perf_counter() - self._start)
             now = time.perf_counter() - self._start
             sending = now < job.seconds
             if times is None and sending:
@@ -163,7 +182,7 @@ class _Client:
             if not sending and not self._busy and not due:
                 return
             following = times[0] if times else job.seconds if sending else now + 0.05
-            self._receive(max(0.0, min(following - now, 0.05)))
+            self._receive(max(0.0, min(following - now, EVERY)))
 
     def _times(self) -> deque[float] | None:
         if self._job.rate is None:
@@ -255,7 +274,7 @@ class Load:
             assert self._process.stdout is not None
             self._process.stdout.close()
             with np.load(Path(self._folder.name) / "out.npz") as file:
-                records, answers = file["records"], json.loads(str(file["answers"]))
+                records, looks, answers = file["records"], file["looks"], json.loads(str(file["answers"]))
         counted = records[records[:, 0] >= self._job.warm]
         return Measured(
             counted[:, 0],
@@ -263,6 +282,8 @@ class Load:
             counted[:, 2].astype(np.int64),
             self._job.seconds - self._job.warm,
             {(status, version, scores): number for status, version, scores, number in answers},
+            slow_moments(looks),
+            self._job.warm,
         )
 
 
@@ -275,4 +296,5 @@ if __name__ == "__main__":
     client = _Client(Job(**json.loads(Path(sys.argv[1]).read_text())))
     client.run()
     listed = json.dumps([[*key, number] for key, number in client.answers.items()])
-    np.savez(sys.argv[2], records=np.array(client.records).reshape(-1, 3), answers=np.array(listed))
+    records, looks = np.array(client.records).reshape(-1, 3), np.array(client.pulse.looks).reshape(-1, 2)
+    np.savez(sys.argv[2], records=records, looks=looks, answers=np.array(listed))
