@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from benchmarks.serving import Finding
@@ -18,7 +19,7 @@ TARGETS = {1: ">= 2500", 100: ">= 800"}
 P50 = {("shared_bottom", 1): "<= 2"}
 P99 = {("shared_bottom", 1): "<= 10", ("shared_bottom", 100): "<= 25", ("apem", 100): "<= 40"}
 SLOW = 500
-PAIRS = 3  # of a measurement and its baseline, since the machine itself is now faster and now slower
+FLOODS, CROWDS = 3, 5  # each between two measurements of its baseline, since the machine is now faster and now slower
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
 _capacity: dict[tuple[str, int], float] = {}
 
@@ -107,7 +108,7 @@ def _flood(served: Served, seconds: float) -> _Flood:
 def overload(seconds: float) -> list[Finding]:
     """Three times the capacity, which is measured before and behind each time, and at the end a tenth of it."""
     with Served(bundle("shared_bottom")) as served:
-        floods = [_flood(served, seconds) for _ in range(PAIRS)]
+        floods = [_flood(served, seconds) for _ in range(FLOODS)]
         usual = load(Job(served.port, body(1), 16, 3.0, floods[-1].before.per_second() / 10, warm=0.0)).calm()
     late = usual.intended[(usual.status != 200) | (usual.latency > 0.05)]
     strange = max(float((~np.isin(one.during.status, (200, 429))).mean()) for one in floods)
@@ -149,20 +150,26 @@ def slow(seconds: float) -> list[Finding]:
         rate = capacity_of(served, "shared_bottom", 1, seconds) / 2
         job = Job(served.port, body(1), 64, seconds, rate)
         for kind, sent in kinds.items():
-            pairs, closed = [], 0.0
-            for _ in range(PAIRS):
-                alone, running = load(job), Load(job)
+            alone, beside, closed = [load(job)], [], 0.0
+            for _ in range(CROWDS):
+                running = Load(job)
                 time.sleep(1.0)
                 closed = max(closed, come_and_wait(served.port, sent))
-                pairs.append((running.result(), alone))
-            for when, taken in (("", pairs), (", calm", [(one.calm(), other.calm()) for one, other in pairs])):
-                p99s = [(one.milliseconds(0.99), other.milliseconds(0.99)) for one, other in taken]
-                ratios = [beside / alone for beside, alone in p99s]
-                note = "; ".join(f"{beside:.1f} / {alone:.1f}" for beside, alone in p99s) + " ms"
-                title = f"{kind}: p99 of others beside alone{when}"
-                found.append(Finding("slow", title, median(ratios), "", "<= 1.2", note))
+                beside.append(running.result())
+                alone.append(load(job))
+            found.append(_compared(f"{kind}: p99 of others beside alone", beside, alone))
+            quiet = [one.calm() for one in beside], [one.calm() for one in alone]
+            found.append(_compared(f"{kind}: p99 of others beside alone, calm", *quiet))
             found.append(Finding("slow", f"{kind}: all closed", closed, "s", "<= 10", f"{SLOW} connections"))
     return found
+
+
+def _compared(title: str, beside: list[Measured], alone: list[Measured]) -> Finding:
+    """Compare each load with the mean of the one before it and the one behind it."""
+    p99s, baseline = ([one.milliseconds(0.99) for one in loads] for loads in (beside, alone))
+    ratios = [2 * p99 / sum(around) for p99, around in zip(p99s, pairwise(baseline), strict=True)]
+    note = f"{listed(ratios)}; {median(p99s):.1f} and {median(baseline):.1f} ms"
+    return Finding("slow", title, median(ratios), "", "<= 1.2", note)
 
 
 def come_and_wait(port: int, sent: bytes) -> float:

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.serving import Finding
-from benchmarks.serving_load import LOST, REFUSED, Job, load
+from benchmarks.serving_load import LOST, REFUSED, Job, Measured, load
+from benchmarks.serving_pulse import AFTER, BEFORE, EVERY, WINDOW, Pulse, calm, slow_moments
+from hypothesis import given
+from hypothesis import strategies as st
 
 STALL, RATE, SECONDS = 0.5, 80.0, 1.5
 ANSWER = b'HTTP/1.1 200 OK\r\nx-model-version: abc\r\ncontent-length: 18\r\n\r\n{"reach":{"a":[1]}'
@@ -63,3 +66,73 @@ def test_where_nobody_listens_all_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_targets_have_a_direction() -> None:
     assert Finding("p", "n", 3.0, "s", "<= 3").held and not Finding("p", "n", 2.0, "req/s", ">= 2500").held
     assert Finding("p", "n", 3.0, "s").held is None
+
+
+def _looks(slow: range) -> np.ndarray:
+    """Four looks in each window of a second, 0.1 ms each, and ten times as long in some windows."""
+    times = np.arange(200) * EVERY + 1e-4
+    took = np.where(np.isin((times / WINDOW).astype(int), list(slow)), 1e-3, 1e-4)
+    return np.column_stack([times, took])
+
+
+def test_a_window_is_slow_where_its_work_takes_long() -> None:
+    np.testing.assert_allclose(slow_moments(_looks(range(10, 13))), [0.2, 0.22, 0.24])
+    assert len(slow_moments(_looks(range(0)))) == len(slow_moments(np.empty((0, 2)))) == 0
+
+
+def test_one_interrupted_look_does_not_make_a_window_slow() -> None:
+    looks = _looks(range(0))
+    looks[41, 1] *= 6  # (3 + 6) / 4 = 2.25 times the usual
+    assert len(slow_moments(looks)) == 0
+    looks[42, 1] *= 6  # (2 + 12) / 4 = 3.5 times
+    np.testing.assert_allclose(slow_moments(looks), [0.2])
+
+
+def test_what_was_sent_about_a_slow_moment_is_left_out() -> None:
+    sent = np.array([0.94, 0.96, 1.0, 1.21, 1.23])
+    assert calm(sent, np.array([1.0])).tolist() == [True, False, False, False, True]
+    assert calm(sent, np.empty(0)).all()
+
+
+@given(
+    st.lists(st.floats(0, 3), max_size=20),
+    st.lists(st.integers(0, 100), max_size=10, unique=True).map(sorted),
+)
+def test_calm_is_what_no_slow_moment_is_near(sent: list[float], windows: list[int]) -> None:
+    moments = np.array(windows) * WINDOW
+    wanted = [not any(one - BEFORE <= time < one + WINDOW + AFTER for one in moments) for time in sent]
+    near = [
+        any(abs(time - edge) < 1e-9 for one in moments for edge in (one - BEFORE, one + WINDOW + AFTER))
+        for time in sent
+    ]
+    found = calm(np.array(sent), moments)
+    assert all(a == b or edge for a, b, edge in zip(found.tolist(), wanted, near, strict=True))
+
+
+def test_the_pulse_counts_the_time_of_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process has the core, that time stands still, so that its load never counts as the machine's."""
+    clock = iter([1.0, 1.5, 3.0, 3.25])
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+    pulse = Pulse()
+    for now in (0.0, EVERY / 2, EVERY):
+        pulse.look(now)
+    assert pulse.looks == [(0.0, 0.5), (EVERY, 0.25)]
+
+
+def test_without_its_slow_moments_a_load_has_less_time_and_fewer_requests() -> None:
+    sent = np.arange(0.05, 2.0, 0.1)  # 20 requests; those of 0.95 to 1.15 s meet a stall of the machine
+    late = np.where((sent > 0.9) & (sent < 1.2), 0.5, 0.001)
+    status = np.full(20, 200)
+    status[10] = 429
+    found = Measured(sent, late, status, 2.0, {}, np.array([1.0]), 0.0)
+    quiet = found.calm()
+    assert len(quiet.status) == 17 and (quiet.status == 200).all() and quiet.milliseconds(1.0) == pytest.approx(1.0)
+    assert quiet.seconds == pytest.approx(2.0 - BEFORE - WINDOW - AFTER, abs=1e-3)
+    assert found.milliseconds(1.0) == 500.0 and found.per_second() == 9.5
+    assert quiet.per_second() == pytest.approx(17 / 1.73, rel=1e-3)
+
+
+def test_a_machine_that_was_slow_all_the_time_leaves_nothing() -> None:
+    found = Measured(np.array([0.1]), np.array([0.1]), np.array([200]), 0.2, {}, np.arange(10.0) * np.float64(WINDOW), 0.0)
+    quiet = found.calm()
+    assert len(quiet.status) == 0 and np.isnan(quiet.per_second()) and np.isnan(quiet.milliseconds(0.5))
