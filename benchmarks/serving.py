@@ -4,7 +4,7 @@
 
 Figures hold for a machine that does nothing else, with a core for the service and one for the client. Parts:
 capacity, latency, overload, slow, start, swaps, drain, kill, soak (twenty times as long), parity (which needs the
-prepared KuaiRand rows).
+prepared KuaiRand rows). "calm" figures leave out what was sent about moments in which the machine itself was slow.
 Bundles are made once into build/bench-serving.
 """
 
