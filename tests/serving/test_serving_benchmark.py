@@ -133,6 +133,8 @@ def test_without_its_slow_moments_a_load_has_less_time_and_fewer_requests() -> N
 
 
 def test_a_machine_that_was_slow_all_the_time_leaves_nothing() -> None:
-    found = Measured(np.array([0.1]), np.array([0.1]), np.array([200]), 0.2, {}, np.arange(10.0) * np.float64(WINDOW), 0.0)
+    found = Measured(
+        np.array([0.1]), np.array([0.1]), np.array([200]), 0.2, {}, np.arange(10.0) * np.float64(WINDOW), 0.0
+    )
     quiet = found.calm()
     assert len(quiet.status) == 0 and np.isnan(quiet.per_second()) and np.isnan(quiet.milliseconds(0.5))
