@@ -136,6 +136,7 @@ def shift(record: Any, name: str, row: int, amount: float) -> None:
         (lambda g: g["rows"][4].update(item=3), "golden.json: should be golden rows"),
         (lambda g: g["types"].update(item="list<item: int64>"), "golden.json: should"),
         (lambda g: g["types"].update(item="dictionary"), "received: ValueError.*dictionary"),
+        (lambda g: g["types"].update(item=""), "received: ValueError.*the type ''"),
         (lambda g: g["types"].pop("item"), "golden.json: should hold raw rows of the encoders, received"),
         (lambda g: g.update(ids=[]), "golden.json: 'ids' should be"),
         (lambda g: g["reach"].pop(), "'reach' should be"),

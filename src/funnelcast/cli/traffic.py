@@ -27,8 +27,9 @@ def traffic(
         found = switch_off(file, off)
     elif shares or experiment is not None:
         given = read_pairs(shares, "a share") if shares else read_traffic(file).allocation.shares
-        if wrong := next((name for name, share in given.items() if not isinstance(share, int | float)), None):
-            raise ConfigError(f"the share of '{wrong}' should be a number from 0 to 1, received '{given[wrong]}'")
+        if wrong := [name for name, share in given.items() if not isinstance(share, int | float)]:
+            name = wrong[0]
+            raise ConfigError(f"the share of '{name}' should be a number from 0 to 1, received '{given[name]}'")
         found = set_shares(file, given, experiment)
     else:
         found = read_traffic(file)

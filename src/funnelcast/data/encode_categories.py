@@ -242,8 +242,8 @@ class Vocabulary:
             values = pa.array(data["values"], {"int64": pa.int64(), "string": pa.string()}[data["type"]])
         else:
             values = _Listed(list(data["values"]), data["type"])
-            if other := next((v for v in values.items if type(v) is not _TYPES[data["type"]]), None):
-                raise ValueError(f"a value of a vocabulary of the type {data['type']!r} that is {other!r}")
+            if others := [v for v in values.items if type(v) is not _TYPES[data["type"]]]:
+                raise ValueError(f"a value of a vocabulary of the type {data['type']!r} that is {others[0]!r}")
         return cls(data["name"], data["column"], values, Multi.from_json(data["multi"]))
 
 

@@ -60,9 +60,9 @@ class ServedModel:
             given = [output["name"] for output in said["outputs"]]
             self._inputs: list[dict[str, Any]] = [dict(one) for one in said["inputs"]]
             self.version = str(said["versions"][0])
-        if lacks := next((step for step in steps if f"reach_{step}" not in given), None):
+        if lacks := [step for step in steps if f"reach_{step}" not in given]:
             self.close()
-            raise ConfigError(f"{url}: model '{name}' should give 'reach_{lacks}', received {', '.join(given)}")
+            raise ConfigError(f"{url}: model '{name}' should give 'reach_{lacks[0]}', received {', '.join(given)}")
 
     def close(self) -> None:
         """End the connection; a further request opens it again."""

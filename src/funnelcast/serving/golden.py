@@ -69,8 +69,8 @@ class Golden:
         record = read_json(path, "golden rows", *_KEYS, version=FORMAT)
         try:
             rows, types = list(map(dict, record["rows"])), dict(record["types"])
-            if unknown := next((text for text in types.values() if text not in _TYPES), None):
-                raise ValueError(f"the type {unknown!r}")
+            if unknown := [text for text in types.values() if text not in _TYPES]:
+                raise ValueError(f"the type {unknown[0]!r}")
             if has_arrow():
                 raw_table(rows, types)
             ids = np.array(record["ids"], np.int32)

@@ -90,6 +90,7 @@ def test_shares_are_set_and_a_variant_is_switched_off(client: Client, tmp_path: 
     [
         ("/admin/traffic", {"shares": {"models": 0.5}}, 400, "wrong_change"),
         ("/admin/traffic", {"shares": {"third": 1}}, 400, "unknown_model"),
+        ("/admin/traffic", {"shares": {"": 1}}, 400, "unknown_model"),
         ("/admin/traffic", {"shares": {"models": "much"}}, 400, "wrong_shape"),
         ("/admin/traffic", {"share": {"models": 1}}, 400, "wrong_shape"),
         ("/admin/traffic", None, 400, "empty_body"),

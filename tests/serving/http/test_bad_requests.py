@@ -130,6 +130,13 @@ SHAPES = [
         "a key of the columns twice", b'{"columns": {"item": [1], "item": [1]}}', code="duplicate_column", column="item"
     ),
     Bad("in context and rows", body(context={"item": 1}, candidates=[ROW]), code="duplicate_column", column="item"),
+    Bad("the empty name in both", body(context={"": 1}, candidates=[{"": 1}, {}]), code="duplicate_column", column=""),
+    Bad(
+        "another one beside the empty name",
+        body(context={"": 1, "item": 1}, candidates=[{"": 1, "item": 2}, {}]),
+        code="duplicate_column",
+        column="",
+    ),
     Bad(
         "in context and columns",
         body(context={"item": 1}, columns={"item": [1]}),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.serving.http.processes import Process, serving
 
+from funnelcast.data import encode_categories
 from funnelcast.data.encode import Encoders, Quantile, Vocabulary
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.exposure import exposure_columns
@@ -108,3 +109,14 @@ def test_encoders_that_need_pyarrow_say_so() -> None:
     encoders = Encoders([Vocabulary("a", "x", pa.array(["1", "2"])), Quantile("b", "x", (1.0,))])
     with pytest.raises(ConfigError, match="reads as a number what another one reads as text, which needs PyArrow"):
         encoders.few_rows()
+
+
+@pytest.mark.parametrize("value", [None, "", "a", 0.0, 1.5, False])
+def test_a_vocabulary_read_without_pyarrow_has_values_of_its_type(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_categories, "has_arrow", lambda: False)
+    data = Vocabulary("a", "x", pa.array([1, 2])).to_json()
+    assert Vocabulary.from_json(data).to_json() == data
+    with pytest.raises(ValueError, match=f"a vocabulary of the type 'int64' that is {value!r}"):
+        Vocabulary.from_json(data | {"values": [1, value]})

@@ -214,6 +214,7 @@ def test_a_shadow_gets_no_users_until_the_traffic_gives_it_some(shop: Path, tmp_
     ("changes", "pattern"),
     [
         ({"shadow": {"shares": {"third": 0.5}}}, "'shadow.shares': no bundle has the name 'third'"),
+        ({"shadow": {"shares": {"": 0.5}}}, "'shadow.shares': no bundle has the name ''"),
         ({"shadow": {"shares": {"first": 0.5, "second": 1}}}, "should leave a bundle that answers"),
         ({"shadow": {"shares": {"second": 0.5}}, "shares": {"second": 1.0}}, "received none for 'first'"),
     ],

@@ -121,6 +121,7 @@ def test_the_command_sets_shows_and_switches_off(tmp_path: Path, command: Any) -
     assert command("traffic", path, "--off", "new")[1] == "experiment spring: control 1\n"
     code, _, errors = command("traffic", path, "control=much")
     assert code == 2 and "the share of 'control' should be a number" in errors
+    assert "the share of '' should be a number" in command("traffic", path, "=much")[2]
     assert command("traffic", path, "control=1", "--off", "new")[0] == 2
     assert "a share should be key=value, received 'control'" in command("traffic", path, "control")[2]
     assert command("traffic", path, "--experiment", "summer")[1] == "experiment summer: control 1\n"

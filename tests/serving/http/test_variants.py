@@ -223,6 +223,7 @@ def test_logs_of_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
     ("shares", "pattern"),
     [
         ({"first": 0.5, "second": 0.0, "third": 0.5}, "no bundle has the name 'third'; .*known: first, second"),
+        ({"first": 0.5, "second": 0.0, "": 0.5}, "no bundle has the name ''; .*known: first, second"),
         ({"first": 1.0}, "'shares' should name every bundle, received none for 'second'"),
         ({"first": 0.5, "secnd": 0.5}, "key 'shares': no bundle has the name 'secnd'; did you mean 'second'"),
     ],

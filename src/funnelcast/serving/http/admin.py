@@ -90,8 +90,9 @@ class _Admin:
         by, path = self._by(request), self._traffic()
         asked = decode_json(_SHARES, await self._body(request))
         known = self._service.variants.all
-        if unknown := next((name for name in asked.shares if name not in known), None):
-            raise RefusalError(400, "unknown_model", f"shares: no bundle '{unknown}'; {choices(known, unknown)}")
+        if unknown := [name for name in asked.shares if name not in known]:
+            message = f"shares: no bundle '{unknown[0]}'; {choices(known, unknown[0])}"
+            raise RefusalError(400, "unknown_model", message)
         found = await _in_thread(partial(set_shares, path, asked.shares, asked.experiment, by))
         return self._changed(request, by, _said(found))
 

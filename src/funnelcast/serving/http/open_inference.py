@@ -118,8 +118,8 @@ def infer_rows(request: InferRequest, columns: Mapping[str, RawColumn], largest:
             code = "duplicate_column" if again else "unknown_column"
             raise RefusalError(400, code, f"the input {excerpt(tensor.name)} {wanted}", column=tensor.name)
         given[tensor.name] = tensor
-    if left := next((name for name in columns if name not in given), None):
-        raise RefusalError(400, "missing_column", f"the inputs should have '{left}', received none", column=left)
+    if left := [name for name in columns if name not in given]:
+        raise RefusalError(400, "missing_column", f"the inputs should have '{left[0]}', received none", column=left[0])
     rows = None
     given_values = {}
     for name, column in columns.items():

@@ -123,12 +123,12 @@ def lay_out(body: Request, columns: Mapping[str, RawColumn], *, largest: int, st
     missing = [name for name in columns if name not in body.context and name not in given]
     if strict:
         _refuse_strictly(body, unknown, missing, columns)
-    if twice := next((name for name in body.context if name in given), None):
+    if twice := [name for name in body.context if name in given]:
         raise RefusalError(
             400,
             "duplicate_column",
-            f"column {excerpt(twice)} should stand in the context or in the rows, received both",
-            column=twice,
+            f"column {excerpt(twice[0])} should stand in the context or in the rows, received both",
+            column=twice[0],
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
     return Laid(rows, body.context, given, missing, named)

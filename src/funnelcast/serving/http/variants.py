@@ -106,8 +106,8 @@ class Variants:
             ArtifactError: a bundle or the traffic file is damaged.
         """
         names = [folder.resolve().name for folder in folders]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigError(f"bundles should stand in folders of different names, received '{twice}' twice")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"bundles should stand in folders of different names, received '{twice[0]}' twice")
         traffic = _traffic(names, settings)
         places = dict(zip(names, folders, strict=True))
         registries = {name: folder for name, folder in places.items() if Registry.is_at(folder)}
@@ -125,8 +125,8 @@ class Variants:
 
     def _checked(self, traffic: Traffic) -> Traffic:
         shares = traffic.allocation.shares
-        if unknown := next((name for name in shares if name not in self.all), None):
-            raise ConfigError(f"shares: no bundle has the name '{unknown}'; {choices(self.all, unknown)}")
+        if unknown := [name for name in shares if name not in self.all]:
+            raise ConfigError(f"shares: no bundle has the name '{unknown[0]}'; {choices(self.all, unknown[0])}")
         return traffic
 
     def reallocate(self, traffic: Traffic) -> None:
@@ -223,16 +223,16 @@ def _seconds(bundle: Bundle, columns: Mapping[str, RawColumn], rows: int) -> flo
 def _traffic(names: Sequence[str], settings: Settings) -> Traffic:
     """Read or make the shares of bundles; a shadow needs none."""
     shadows = settings.shadow.shares
-    if unknown := next((name for name in shadows if name not in names), None):
-        raise ConfigError(f"key 'shadow.shares': no bundle has the name '{unknown}'; {choices(names, unknown)}")
+    if unknown := [name for name in shadows if name not in names]:
+        raise ConfigError(f"key 'shadow.shares': no bundle has the name '{unknown[0]}'; {choices(names, unknown[0])}")
     answering = [name for name in names if name not in shadows]
     if not answering:
         raise ConfigError(f"key 'shadow.shares' should leave a bundle that answers, received {', '.join(names)}")
     if settings.traffic is not None:
         return read_traffic(settings.traffic)
     shares = settings.shares or dict.fromkeys(answering, 1 / len(answering))
-    if unknown := next((name for name in shares if name not in names), None):
-        raise ConfigError(f"key 'shares': no bundle has the name '{unknown}'; {choices(names, unknown)}")
-    if left := next((name for name in answering if name not in shares), None):
-        raise ConfigError(f"key 'shares' should name every bundle, received none for '{left}'")
+    if unknown := [name for name in shares if name not in names]:
+        raise ConfigError(f"key 'shares': no bundle has the name '{unknown[0]}'; {choices(names, unknown[0])}")
+    if left := [name for name in answering if name not in shares]:
+        raise ConfigError(f"key 'shares' should name every bundle, received none for '{left[0]}'")
     return Traffic(settings.experiment, Allocation.of(shares))
