@@ -70,7 +70,14 @@ def test_onnx_runtime_agrees(name: str, make_schema: MakeSchema) -> None:
     check(MODELS.create(name, schema, options=small_options(name)), schema)
 
 
-@pytest.mark.parametrize(("name", "parents"), SHAPES)
+# Each model once; its other graphs with the slow tests.
+GRAPHS = [
+    pytest.param(*shape, marks=pytest.mark.slow if shape[0] in dict(SHAPES[:k]) else ())
+    for k, shape in enumerate(SHAPES)
+]
+
+
+@pytest.mark.parametrize(("name", "parents"), GRAPHS)
 def test_onnx_runtime_agrees_on_graphs(name: str, parents: dict[str, Any]) -> None:
     schema = make_graph(parents)
     torch.manual_seed(0)

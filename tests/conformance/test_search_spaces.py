@@ -23,7 +23,9 @@ PAPER: dict[str, dict[str, Any]] = {
 
 # A variant searches the space of its model; models of several members or large paths take long to build.
 BUILT = [
-    pytest.param(name, marks=pytest.mark.slow) if name != registry_of(name).family(name) else name
+    pytest.param(name, marks=pytest.mark.slow)
+    if name == "apem_dense" or name != registry_of(name).family(name)
+    else name
     for name in [*MODELS.names(), *TREES.names()]
 ]
 
