@@ -1,7 +1,7 @@
 """How fast the machine itself is from moment to moment, so that its own stalls are told from those of the service.
 
-A virtual machine shares its cores with neighbours it cannot see. Where they take them for a tenth of a second, all that
-runs here is ten times slower, and nothing in the counters of the system says so. The client therefore does the same
+A virtual machine shares its cores with neighbours it cannot see. While they take them, all that runs here is many times
+slower, and the counters of the system need not say so. The client therefore does the same
 small work again and again and keeps how much CPU time it took. CPU time of the client's own thread does not grow
 while another process of this machine has the core, the service among them: what slows the work is the machine.
 """
