@@ -26,7 +26,7 @@ __all__ = ["FewRows", "Repeated"]
 _Values = Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take three times as long to make
 class Repeated:
     """A column with one value in all rows, which is encoded once.
 
@@ -50,6 +50,7 @@ class Repeated:
 _Cells = _Values | Repeated
 _Find = Callable[[_Values], list[int]]
 _SMALL = 1 << 16  # values of a vocabulary up to which a dictionary, twice as fast, is worth more memory than a table
+_FOR_ARRAY = 40  # numbers that NumPy encodes faster than Python
 _CATEGORIES, _NUMBERS = frozenset({int, str}), frozenset({int, float})
 
 
@@ -94,21 +95,40 @@ class FewRows:
         Returns:
             [B, W] int32.
         """
-        found: list[list[int]] = []  # W lists, [B] each
+        found: list[list[int] | int] = []  # W lists, [B] each, or one id for all rows
+        rows = 0
         for column, find, multi in self._find:
-            if multi is None:
-                found.append(_ids(find, cells[column]))
+            values = cells[column]
+            rows = values.rows if isinstance(values, Repeated) else len(values)
+            if multi is not None:
+                found += _lists(values, find, multi)
+            elif isinstance(values, Repeated):
+                found.append(find([values.value])[0])
             else:
-                found += _lists(cells[column], find, multi)
-        # [B, W]; faster than an array of lists of lists
-        ids = np.fromiter(chain.from_iterable(found), np.int32).reshape(len(found), -1).T if found else None
+                found.append(find(values))
+        ids = _matrix(found, rows) if found else None
         if not self._statistics and ids is not None:
-            return np.ascontiguousarray(ids)
+            return ids
         by_key = [
             statistic.ids_of([_ids(find, cells[key.column]) for key, find in zip(statistic.keys, finds, strict=True)])
             for statistic, finds in self._statistics
         ]
         return np.concatenate(by_key if ids is None else [ids, *by_key], axis=1)
+
+
+def _matrix(found: Sequence[list[int] | int], rows: int) -> Ids:
+    """Write W lists of ids [B], or ids of all rows, as [B, W]."""
+    lists = [ids for ids in found if isinstance(ids, list)]
+    if not lists:
+        return np.repeat(np.array([found], np.int32), rows, axis=0)
+    # faster than an array of lists of lists
+    given = np.fromiter(chain.from_iterable(lists), np.int32).reshape(len(lists), rows).T
+    if len(lists) == len(found):
+        return np.ascontiguousarray(given)
+    ids = np.empty((rows, len(found)), np.int32)
+    ids[:] = [0 if isinstance(one, list) else one for one in found]
+    ids[:, [place for place, one in enumerate(found) if isinstance(one, list)]] = given
+    return ids
 
 
 def _types(encoder: Any, multi: Multi | None) -> frozenset[object]:
@@ -133,9 +153,9 @@ def _values(encoder: Any) -> _Find:
         bucket = encoder.bucket_id
         return lambda values: [NULL_ID if v is None else bucket(str(v).encode()) for v in values]
     if isinstance(encoder, Quantile):
-        return _quantile(encoder.lows)
+        return _by_array(encoder, _quantile(encoder))
     assert isinstance(encoder, LogRound)
-    return _log_round(encoder)
+    return _by_array(encoder, _log_round(encoder))
 
 
 def _ids(find: _Find, cells: _Cells) -> list[int]:
@@ -157,7 +177,20 @@ def _known(vocabulary: Vocabulary) -> _Find:
     return look_up
 
 
-def _quantile(lows: tuple[float, ...]) -> _Find:
+def _by_array(encoder: LogRound | Quantile, find: _Find) -> _Find:
+    """Take NumPy for so many values that its calls cost less than what they do."""
+
+    def look_up(values: _Values) -> list[int]:
+        if len(values) < _FOR_ARRAY:
+            return find(values)
+        ids: list[int] = encoder.ids(np.array(values, np.float64)).tolist()  # None becomes NaN, which is null as well
+        return ids
+
+    return look_up
+
+
+def _quantile(encoder: Quantile) -> _Find:
+    lows = encoder.lows
     if not lows:
         return lambda values: [NULL_ID if v is None or v != v else UNKNOWN_ID for v in values]
 

@@ -153,30 +153,44 @@ class Admission:
         """
         self.check()
         loop = asyncio.get_running_loop()
-        future: Future[T] = self._pool.submit(job)
+        answered: asyncio.Future[T] = loop.create_future()
+        running = self._pool.submit(job)
         self.inside += 1
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        waiting = asyncio.wrap_future(future)
-        done, _ = await asyncio.wait({waiting}, timeout=deadline - time.monotonic())
-        if not done:
-            waiting.add_done_callback(_forget)
-            future.cancel()  # takes it out of the queue, unless it runs
-            raise too_late()
-        return done.pop().result()
+        running.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._leave, ended, answered))
+        timer = loop.call_later(deadline - time.monotonic(), _give_up, running, answered)
+        try:
+            return await answered
+        finally:
+            timer.cancel()
 
-    def _leave(self) -> None:
+    def _leave(self, ended: Future[T], answered: asyncio.Future[T]) -> None:
+        """Hand on what a job ended with; behind its deadline nobody waits for it."""
         self.inside -= 1
+        if answered.done():
+            _forget(ended)
+        elif ended.cancelled():
+            answered.cancel()
+        elif (error := ended.exception()) is not None:
+            answered.set_exception(error)
+        else:
+            answered.set_result(ended.result())
 
     def close(self) -> None:
         """Wait for what runs; nobody waits for the rest any more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _forget(job: asyncio.Future[Any]) -> None:
-    """Take what a job ended with after its deadline; asyncio would log a refusal, which holds what a client sent."""
-    if job.cancelled():
+def _give_up(running: Future[Any], answered: asyncio.Future[Any]) -> None:
+    if not answered.done():
+        answered.set_exception(too_late())
+        running.cancel()  # takes it out of the queue, unless it runs
+
+
+def _forget(ended: Future[Any]) -> None:
+    """Log that a job failed behind its deadline; a refusal, which holds what a client sent, is not logged."""
+    if ended.cancelled():
         return
-    error = job.exception()
+    error = ended.exception()
     if error is not None and not isinstance(error, RefusalError):
         log_line("late_failure", level=logging.ERROR, kind=type(error).__name__)
 

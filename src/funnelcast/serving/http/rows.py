@@ -251,7 +251,7 @@ def _array(context: Mapping[str, Any], values: Sequence[Any] | None, column: Raw
 
 def _cells(context: Mapping[str, Any], values: Sequence[Any] | None, column: RawColumn, rows: int) -> Cells:
     if column.name in context:
-        return Repeated(column.cells([context[column.name]], None)[0], rows)
+        return Repeated(column.cell(context[column.name]), rows)
     return Repeated(None, rows) if values is None else column.cells(values)
 
 

@@ -59,7 +59,7 @@ class Service:
             variants, settings.limits.rows, self._failed, scores=settings.exposures.scores, shadowed=shadowed
         )
         paced = Paced(self.scoring.score_all, lambda: variants.small_rows)
-        self.admission = Admission(settings.limits, settings.server.threads, settings.server.body_seconds, paced)
+        self.admission = Admission(settings.limits, settings.server.own_threads, settings.server.body_seconds, paced)
         self.keys = Keys.read(settings.score_keys, SCORE_KEYS)
         self.admin_keys = Keys.read(settings.admin_keys, ADMIN_KEYS)
         self.metrics = Metrics()

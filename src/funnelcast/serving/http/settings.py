@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from funnelcast.config import explain
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.shares import check_shares
+from funnelcast.process import allowed_cores
 
 __all__ = [
     "AbSettings",
@@ -22,6 +23,8 @@ __all__ = [
     "ShadowSettings",
     "load_settings",
 ]
+
+_MOST_THREADS = 4
 
 
 class _Table(BaseModel):
@@ -35,7 +38,7 @@ class Server(_Table):
         host: address to bind.
         port: 0 takes a free one.
         workers: processes, each with its own copy of the bundles.
-        threads: requests of many rows that a process scores at once, beside those of few.
+        threads: requests of many rows that a process scores at once, beside those of few; None takes `own_threads`.
         connections: open at once; more get 503.
         header_seconds: a client has for the head of a request, up to a fifth longer.
         body_seconds: a client has for its body, up to a fifth longer.
@@ -48,7 +51,7 @@ class Server(_Table):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1, le=256)
-    threads: int = Field(default=1, ge=1, le=64)
+    threads: int | None = Field(default=None, ge=1, le=64)
     connections: int = Field(default=1024, ge=1)
     header_seconds: float = Field(default=5.0, gt=0)
     body_seconds: float = Field(default=5.0, gt=0)
@@ -56,6 +59,14 @@ class Server(_Table):
     drain_seconds: int = Field(default=8, ge=1)
     certificate: Path | None = None
     private_key: Path | None = None
+
+    @property
+    def own_threads(self) -> int:
+        """Threads of a process: as set, or one for each core that the workers leave it, up to four.
+
+        ONNX Runtime works without Python's lock, under which more threads than that would wait for each other.
+        """
+        return self.threads or min(_MOST_THREADS, max(1, allowed_cores() // self.workers))
 
     @model_validator(mode="after")
     def _check_tls(self) -> Server:
