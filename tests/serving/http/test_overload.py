@@ -73,7 +73,7 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered(
 
 
 def test_a_late_answer_is_504_and_what_waited_is_never_begun(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with make_client([first]) as client, held_scoring(monkeypatch) as go:
+    with make_client([first], server={"threads": 1}) as client, held_scoring(monkeypatch) as go:
 
         async def late() -> list[int]:
             asked = [

@@ -18,6 +18,7 @@ from funnelcast.data.encode_few import FewRows
 from funnelcast.errors import ArtifactError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.answer import encode_rows
+from funnelcast.serving.http.decode import parse_body
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import raw_rows
 from funnelcast.serving.http.scoring import Answered, Asked
@@ -172,7 +173,7 @@ def test_a_call_that_fails_is_made_again_for_each_alone(first: Path, monkeypatch
         service = client.service
         scoring, metrics, variant = service.scoring, service.metrics, service.variants.named("first")
         good, bad = asked({"candidates": [ROW]}), asked({"candidates": [ROW | {"item": 7}]})
-        wrong = encode_rows(variant, raw_rows(bad.parsed, variant.columns, largest=1, strict=False))
+        wrong = encode_rows(variant, raw_rows(parse_body(bad.body), variant.columns, largest=1, strict=False))
         calls = counted(monkeypatch, lambda ids: (ids == wrong).all(1).any())
         outcomes = scoring.score_all([good, bad, good])
         assert [rows for _, rows in calls] == [3, 1, 1, 1]

@@ -6,9 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
-from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http import settings
+from funnelcast.serving.http.settings import Server, Settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
@@ -33,3 +35,22 @@ def test_the_page_names_every_code_of_a_refusal() -> None:
         codes |= set(re.findall(r'RefusalError\(\s*\d+,\s*"(\w+)"', code))
     assert len(codes) > 20
     assert not [code for code in codes if f"`{code}`" not in text]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads", "expected"),
+    [
+        (1, 1, None, 1),
+        (2, 1, None, 2),
+        (2, 2, None, 1),
+        (2, 3, None, 1),
+        (8, 3, None, 2),
+        (64, 1, None, 4),
+        (2, 2, 7, 7),
+    ],
+)
+def test_threads_are_the_cores_that_workers_leave(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(settings, "allowed_cores", lambda: cores)
+    assert Server(workers=workers, threads=threads).own_threads == expected

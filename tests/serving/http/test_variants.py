@@ -193,7 +193,8 @@ def test_a_log_that_cannot_be_written_and_an_unknown_base_stop_the_start(shop: P
 
 def test_who_got_no_answer_in_time_is_logged_too(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [shop / "first", shop / "second"]
-    with make_client(folders, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
+    one_thread = {"threads": 1}
+    with make_client(folders, server=one_thread, shares=SHARES, exposures={"folder": tmp_path / "log"}) as client:
         with held_scoring(monkeypatch) as go:
             body = {"user": "ann", "candidates": [ROW] * 200}
             assert client.post(body, x_deadline_ms="60").status == 504

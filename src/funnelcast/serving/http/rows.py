@@ -68,6 +68,7 @@ class Laid:
         given: the other columns, [B] each.
         missing: as of `RawRows`.
         unknown: as of `RawRows`.
+        sound: names of columns whose values were looked at after all, and fit.
     """
 
     rows: int
@@ -75,6 +76,7 @@ class Laid:
     given: Mapping[str, Sequence[Any]]
     missing: Sequence[str]
     unknown: Sequence[str]
+    sound: Collection[str] = ()
 
     def raw(self, columns: Mapping[str, RawColumn]) -> RawRows:
         """Bring the values to the types of their columns.
@@ -87,9 +89,23 @@ class Laid:
         """
         # A long text or list of the context is not to be written once a row; as a list's one value it is encoded once.
         lists = takes_lists(self.rows) or self.rows * sum(map(_bytes, self.context.values())) > _REPEATED
-        make = _cells if lists else _array
-        made = {name: make(self.context, self.given.get(name), column, self.rows) for name, column in columns.items()}
+        make = self._cells if lists else self._array
+        made = {name: make(column) for name, column in columns.items()}
         return RawRows(columns, made if lists else pa.table(made), self.missing, self.unknown)
+
+    def _cells(self, column: RawColumn) -> Cells:
+        name = column.name
+        if name in self.given:
+            return self.given[name] if name in self.sound else column.cells(self.given[name])
+        value = self.context.get(name)
+        return Repeated(value if value is None or name in self.sound else column.cell(value), self.rows)
+
+    def _array(self, column: RawColumn) -> pa.Array:
+        if column.name in self.given:
+            return column.array(self.given[column.name])
+        if column.name in self.context:
+            return pa.repeat(column.array([self.context[column.name]], None)[0], self.rows)
+        return pa.nulls(self.rows, column.type)
 
 
 def lay_out(body: Request, columns: Mapping[str, RawColumn], *, largest: int, strict: bool) -> Laid:
@@ -241,18 +257,6 @@ def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[st
             f"rows should have the column '{missing[0]}', received none with it; strict mode wants every column",
             column=missing[0],
         )
-
-
-def _array(context: Mapping[str, Any], values: Sequence[Any] | None, column: RawColumn, rows: int) -> pa.Array:
-    if column.name in context:
-        return pa.repeat(column.array([context[column.name]], None)[0], rows)
-    return pa.nulls(rows, column.type) if values is None else column.array(values)
-
-
-def _cells(context: Mapping[str, Any], values: Sequence[Any] | None, column: RawColumn, rows: int) -> Cells:
-    if column.name in context:
-        return Repeated(column.cell(context[column.name]), rows)
-    return Repeated(None, rows) if values is None else column.cells(values)
 
 
 def _bytes(value: Any) -> int:

@@ -14,6 +14,7 @@ from funnelcast.serving.http.open_inference import infer_answer, infer_rows, par
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import Laid, count_rows, joined_cells, lay_out
 from funnelcast.serving.http.shadow import ShadowJob
+from funnelcast.serving.http.shapes import Shaped, Shapes
 from funnelcast.serving.http.variants import Variant, Variants
 from funnelcast.serving.scorer import Scored
 
@@ -26,7 +27,7 @@ class Asked:
 
     Args:
         body: its JSON.
-        parsed: what the JSON says.
+        parsed: what the JSON says; of a known shape, its columns.
         request_id: of the request.
         strict: whether unknown and missing columns are refused.
         deadline: on the clock of `time.monotonic`.
@@ -34,14 +35,16 @@ class Asked:
     """
 
     body: bytes
-    parsed: Request
+    parsed: Request | Shaped
     request_id: str
     strict: bool
     deadline: float
     rows: int
 
     @classmethod
-    def of(cls, body: bytes, request_id: str, strict: bool, deadline: float) -> Asked:
+    def of(
+        cls, body: bytes, request_id: str, strict: bool, deadline: float, shapes: Shapes | None = None, largest: int = 1
+    ) -> Asked:
         """Parse a request.
 
         Args:
@@ -49,10 +52,15 @@ class Asked:
             request_id: of the request.
             strict: whether unknown and missing columns are refused.
             deadline: on the clock of `time.monotonic`.
+            shapes: that are known.
+            largest: number of rows that a request of a known shape may have.
 
         Raises:
             RefusalError: it is no request.
         """
+        shaped = None if shapes is None else shapes.parse(body, largest=largest, strict=strict)
+        if shaped is not None:
+            return cls(body, shaped, request_id, strict, deadline, shaped.laid.rows)
         parsed = parse_body(body)
         return cls(body, parsed, request_id, strict, deadline, count_rows(parsed))
 
@@ -170,13 +178,23 @@ class Scoring:
         except RefusalError as error:
             return error
         try:
-            laid = lay_out(asked.parsed, variant.columns, largest=self._most_rows, strict=asked.strict)
+            laid = self._laid(asked, variant)
         except RefusalError as error:
             return error
         except Exception as error:
             self._failed(asked, Answered(b"", variant, 0, experiment, user), error)
             return error
         return _Begun(asked, variant, experiment, user, laid)
+
+    def _laid(self, asked: Asked, variant: Variant) -> Laid:
+        parsed = asked.parsed
+        if isinstance(parsed, Shaped):
+            if parsed.shapes is variant.shapes:
+                return parsed.laid
+            parsed = parse_body(asked.body)  # the variant has other columns
+        laid = lay_out(parsed, variant.columns, largest=self._most_rows, strict=asked.strict)
+        variant.shapes.learn(parsed, laid)
+        return laid
 
     def _encode(self, variant: Variant, group: Sequence[_Begun]) -> dict[_Begun, Exception]:
         """Encode requests of one variant, those of a row together; return what ended some of them."""

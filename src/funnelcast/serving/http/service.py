@@ -124,9 +124,10 @@ class Service:
         Raises:
             RefusalError: it is no request.
         """
+        read = partial(Asked.of, body, request_id, strict, deadline, self.variants.shapes, self.settings.limits.rows)
         if len(body) > _SMALL_BODY:
-            return lambda: self.scoring.score(Asked.of(body, request_id, strict, deadline))
-        asked = Asked.of(body, request_id, strict, deadline)
+            return lambda: self.scoring.score(read())
+        asked = read()
         return asked if asked.rows <= self.variants.small_rows else partial(self.scoring.score, asked)
 
     def _failed(self, asked: Asked, answered: Answered, error: Exception) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from funnelcast.serving.http.decode import parse_body
 from funnelcast.serving.http.refusal import RefusalError, excerpt
 from funnelcast.serving.http.rows import FEW_ROWS, raw_rows
 from funnelcast.serving.http.settings import Settings
+from funnelcast.serving.http.shapes import Shapes, shapes_of
 from funnelcast.serving.registry import Registry
 from funnelcast.serving.traffic import Traffic, read_traffic
 
@@ -46,6 +48,11 @@ class Variant:
     def version(self) -> str:
         """What a score can be traced back by."""
         return self.bundle.version
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Decoders of requests; variants with the same columns share them."""
+        return shapes_of(tuple(self.columns.values()))
 
     @classmethod
     def load(cls, name: str, folder: Path) -> Variant:
@@ -92,6 +99,11 @@ class Variants:
     def small_rows(self) -> int:
         """Rows that the event loop may score, whichever variant answers."""
         return min(variant.small_rows for variant in self.all.values())
+
+    @property
+    def shapes(self) -> Shapes:
+        """Decoders of requests before it is known which variant answers: those of the first one."""
+        return next(iter(self.all.values())).shapes
 
     @classmethod
     def load(cls, folders: Sequence[Path], settings: Settings) -> Variants:
