@@ -50,7 +50,7 @@ class Repeated:
 _Cells = _Values | Repeated
 _Find = Callable[[_Values], list[int]]
 _SMALL = 1 << 16  # values of a vocabulary up to which a dictionary, twice as fast, is worth more memory than a table
-_FOR_ARRAY = 40  # numbers that NumPy encodes faster than Python
+_FOR_ARRAY = 24  # numbers that NumPy encodes faster than Python
 _CATEGORIES, _NUMBERS = frozenset({int, str}), frozenset({int, float})
 
 

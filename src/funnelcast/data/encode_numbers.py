@@ -6,6 +6,7 @@ Ids: 0 is null, 1 is unknown, buckets start at 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -52,7 +53,7 @@ class LogRound:
             x: [B] finite numbers.
             scale: buckets per unit of log1p(|x|).
         """
-        return (np.sign(x) * np.round(np.log1p(np.abs(x)) * scale)).astype(np.int64)
+        return np.copysign(np.rint(np.log1p(np.abs(x)) * scale), x).astype(np.int64)
 
     @property
     def field(self) -> Field:
@@ -77,11 +78,21 @@ class LogRound:
             x: [B] numbers.
         """
         finite = np.isfinite(x)
-        wanted = self.bucket_numbers(np.where(finite, x, 0.0), self.scale)
-        seen = np.array((*self.seen, np.iinfo(np.int64).max), np.int64)
-        position = np.searchsorted(seen, wanted)
-        ids = np.where(finite & (seen[position] == wanted), position + FIRST_VALUE_ID, UNKNOWN_ID)
-        return np.where(np.isnan(x), NULL_ID, ids).astype(np.int32)
+        if finite.all():  # most often; a call costs more than few rows
+            return self._known_ids(x)
+        ids = np.where(finite, self._known_ids(np.where(finite, x, 0.0)), np.int32(UNKNOWN_ID))
+        return np.where(np.isnan(x), np.int32(NULL_ID), ids)
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        """Buckets that were seen, and behind them one that no number has."""
+        return np.array((*self.seen, np.iinfo(np.int64).max), np.int64)
+
+    def _known_ids(self, x: npt.NDArray[np.float64]) -> Ids:
+        wanted = self.bucket_numbers(x, self.scale)
+        position = self._ends.searchsorted(wanted)
+        ids = np.where(self._ends[position] == wanted, position + FIRST_VALUE_ID, UNKNOWN_ID)
+        return ids.astype(np.int32)
 
     def value_name(self, value_id: int) -> str:
         """Write the numbers of an id from 2 on, such as `2.4 to 3.1`.
@@ -152,8 +163,12 @@ class Quantile:
         """
         if not self.lows:
             return np.where(np.isnan(x), NULL_ID, UNKNOWN_ID).astype(np.int32)
-        bucket = np.maximum(np.searchsorted(np.array(self.lows), x, side="right") - 1, 0)
+        bucket = np.maximum(self._lows.searchsorted(x, side="right") - 1, 0)
         return np.where(np.isnan(x), NULL_ID, bucket + FIRST_VALUE_ID).astype(np.int32)
+
+    @cached_property
+    def _lows(self) -> npt.NDArray[np.float64]:
+        return np.array(self.lows, np.float64)
 
     def value_name(self, value_id: int) -> str:
         """Write the numbers of an id from 2 on, from the lowest one to below the next bucket's.

@@ -60,6 +60,7 @@ class Bundle:
         self.folder, self.manifest, self.schema, self.encoders = folder, manifest, schema, encoders
         self.calibration, self.golden, self._scorer = calibration, golden, scorer
         self.version = sha256(folder / MANIFEST)[:12]
+        self._model = folder / manifest.model_file  # for messages
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> Bundle:
@@ -107,9 +108,8 @@ class Bundle:
         Raises:
             ArtifactError: the model gives a score that is NaN or infinite.
         """
-        path = self.folder / self.manifest.model_file
         parts = [
-            finish(path, self._scorer.outputs(ids[start : start + ROWS]), self.schema, self.calibration)
+            finish(self._model, self._scorer.outputs(ids[start : start + ROWS]), self.schema, self.calibration)
             for start in range(0, len(ids), ROWS)
         ]
         if len(parts) == 1:

@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import astuple
 
 from funnelcast.serving.http.columns import RawColumn
-from funnelcast.serving.http.decode import Request
+from funnelcast.serving.http.decode import Request, count_colons
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.rows import Laid
 
@@ -75,7 +75,7 @@ class _Shape:
         rows, (shared, own) = len(candidates), self.key
         # As each name was there, as many colons as names say that none was there twice, and no text has one.
         keys = 1 + (user is not UNSET) + (context is not UNSET) + len(shared) + rows * len(own)
-        if not 1 <= rows <= largest or body.count(b":") != keys:
+        if not 1 <= rows <= largest or count_colons(body) != keys:
             return None
         values = dict(zip(shared, astuple(context), strict=True)) if shared else {}
         given = dict(zip(own, zip(*map(astuple, candidates), strict=True), strict=True))
