@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,20 +20,17 @@ TARGETS = {1: ">= 2500", 100: ">= 800"}
 P50 = {("shared_bottom", 1): "<= 2"}
 P99 = {("shared_bottom", 1): "<= 10", ("shared_bottom", 100): "<= 25", ("apem", 100): "<= 40"}
 SLOW = 500
+LOADS = 3  # of each kind, in turns
 FLOODS, CROWDS = 3, 5  # each between two measurements of its baseline, since the machine is now faster and now slower
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
 _capacity: dict[tuple[str, int], float] = {}
 
 
-def others(measured: Measured) -> str:
-    """Say how many requests were refused, failed or lost."""
-    return f"{int((measured.status != 200).sum())} not 200"
-
-
-def both(title: str, measured: Measured) -> list[tuple[str, Measured]]:
+def both(title: str, measured: list[Measured]) -> list[tuple[str, list[Measured]]]:
     """Return what was measured, as it is and without the moments in which the machine itself was slow, with titles."""
-    quiet = measured.calm()
-    return [(title, measured), (f"{title}, {quiet.seconds / measured.seconds:.0%} calm", quiet)]
+    quiet = [one.calm() for one in measured]
+    share = sum(one.seconds for one in quiet) / sum(one.seconds for one in measured)
+    return [(title, measured), (f"{title}, {share:.0%} calm", quiet)]
 
 
 def at_capacity(served: Served, rows: int, seconds: float) -> Measured:
@@ -48,34 +46,43 @@ def capacity_of(served: Served, name: str, rows: int, seconds: float) -> float:
 
 
 def capacity(seconds: float) -> list[Finding]:
-    """Closed loop, 16 connections, one worker."""
+    """Closed loop, 16 connections, one worker; what is compared takes turns, since the machine changes its speed."""
+    cases = [(name, rows) for name in ("shared_bottom", "apem") for rows in SIZES]
+    with ExitStack() as stack:
+        served = {name: stack.enter_context(Served(bundle(name))) for name in ("shared_bottom", "apem")}
+        turns = [{case: at_capacity(served[case[0]], case[1], seconds) for case in cases} for _ in range(LOADS)]
     found = []
-    for name in ("shared_bottom", "apem"):
-        with Served(bundle(name)) as served:
-            for rows in SIZES:
-                measured = at_capacity(served, rows, seconds)
-                _capacity[name, rows] = measured.per_second()
-                target = TARGETS[rows] if name == "shared_bottom" else ""
-                for title, one in both(f"{name}, {rows} rows", measured):
-                    p50, p99 = (one.milliseconds(share) for share in (0.5, 0.99))
-                    note = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {others(one)}"
-                    found.append(Finding("capacity", title, one.per_second(), "req/s", target, note))
+    for name, rows in cases:
+        loads = [turn[name, rows] for turn in turns]
+        _capacity[name, rows] = median([one.per_second() for one in loads])
+        target = TARGETS[rows] if name == "shared_bottom" else ""
+        for title, some in both(f"{name}, {rows} rows", loads):
+            each = [one.per_second() for one in some]
+            p50, p99 = (median([one.milliseconds(share) for one in some]) for share in (0.5, 0.99))
+            lost = sum(int((one.status != 200).sum()) for one in some)
+            note = (
+                f"of {', '.join(f'{value:,.0f}' for value in each)}; p50 {p50:.2f} ms, p99 {p99:.2f} ms, {lost} not 200"
+            )
+            found.append(Finding("capacity", title, median(each), "req/s", target, note))
     return found
 
 
 def latency(seconds: float) -> list[Finding]:
-    """Open loop at half the capacity."""
+    """Open loop at half the capacity, in turns as well."""
+    cases = [("shared_bottom", 1), ("shared_bottom", 100), ("apem", 100)]
+    with ExitStack() as stack:
+        served = {name: stack.enter_context(Served(bundle(name))) for name in ("shared_bottom", "apem")}
+        rates = {case: capacity_of(served[case[0]], *case, seconds) / 2 for case in cases}
+        jobs = {case: Job(served[case[0]].port, body(case[1]), 256, seconds, rates[case]) for case in cases}
+        turns = [{case: load(job) for case, job in jobs.items()} for _ in range(LOADS)]
     found = []
-    for name, sizes in (("shared_bottom", SIZES), ("apem", (100,))):
-        with Served(bundle(name)) as served:
-            for rows in sizes:
-                rate = capacity_of(served, name, rows, seconds) / 2
-                measured = load(Job(served.port, body(rows), 256, seconds, rate))
-                for title, one in both(f"{name}, {rows} rows", measured):
-                    note = f"{rate:,.0f} req/s, {len(one.status)} requests, {others(one)}"
-                    for share, target in ((0.5, P50.get((name, rows), "")), (0.99, P99[name, rows]), (0.999, "")):
-                        quantile = f"{title}, p{share * 100:g}"
-                        found.append(Finding("latency", quantile, one.milliseconds(share), "ms", target, note))
+    for name, rows in cases:
+        for title, some in both(f"{name}, {rows} rows", [turn[name, rows] for turn in turns]):
+            lost = sum(int((one.status != 200).sum()) for one in some)
+            for share, target in ((0.5, P50.get((name, rows), "")), (0.99, P99[name, rows]), (0.999, "")):
+                each = [one.milliseconds(share) for one in some]
+                note = f"of {listed(each)}; {rates[name, rows]:,.0f} req/s, {lost} not 200"
+                found.append(Finding("latency", f"{title}, p{share * 100:g}", median(each), "ms", target, note))
     return found
 
 
