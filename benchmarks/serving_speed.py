@@ -68,22 +68,27 @@ def capacity(seconds: float) -> list[Finding]:
 
 
 def latency(seconds: float) -> list[Finding]:
-    """Open loop at half the capacity, in turns as well."""
+    """Open loop at half the capacity of that very moment, in turns as well."""
     cases = [("shared_bottom", 1), ("shared_bottom", 100), ("apem", 100)]
     with ExitStack() as stack:
         served = {name: stack.enter_context(Served(bundle(name))) for name in ("shared_bottom", "apem")}
-        rates = {case: capacity_of(served[case[0]], *case, seconds) / 2 for case in cases}
-        jobs = {case: Job(served[case[0]].port, body(case[1]), 256, seconds, rates[case]) for case in cases}
-        turns = [{case: load(job) for case, job in jobs.items()} for _ in range(LOADS)]
+        turns = [{(name, rows): _at_half(served[name], rows, seconds) for name, rows in cases} for _ in range(LOADS)]
     found = []
-    for name, rows in cases:
-        for title, some in both(f"{name}, {rows} rows", [turn[name, rows] for turn in turns]):
+    for case in cases:
+        rates = ", ".join(f"{rate:,.0f}" for rate, _ in (turn[case] for turn in turns))
+        for title, some in both(f"{case[0]}, {case[1]} rows", [turn[case][1] for turn in turns]):
             lost = sum(int((one.status != 200).sum()) for one in some)
-            for share, target in ((0.5, P50.get((name, rows), "")), (0.99, P99[name, rows]), (0.999, "")):
+            for share, target in ((0.5, P50.get(case, "")), (0.99, P99[case]), (0.999, "")):
                 each = [one.milliseconds(share) for one in some]
-                note = f"of {listed(each)}; {rates[name, rows]:,.0f} req/s, {lost} not 200"
+                note = f"of {listed(each)}; {rates} req/s, {lost} not 200"
                 found.append(Finding("latency", f"{title}, p{share * 100:g}", median(each), "ms", target, note))
     return found
+
+
+def _at_half(served: Served, rows: int, seconds: float) -> tuple[float, Measured]:
+    """Return half of what the service can do just now, and a load of that rate."""
+    rate = at_capacity(served, rows, min(seconds, 3.0)).per_second() / 2
+    return rate, load(Job(served.port, body(rows), 256, seconds, rate))
 
 
 @dataclass(frozen=True)
