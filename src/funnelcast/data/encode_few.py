@@ -26,7 +26,7 @@ __all__ = ["FewRows", "Repeated"]
 _Values = Sequence[Any]
 
 
-@dataclass(slots=True)  # frozen, it would take three times as long to make
+@dataclass(slots=True)  # not frozen, which takes longer to make: there is one a column and request
 class Repeated:
     """A column with one value in all rows, which is encoded once.
 

@@ -135,6 +135,7 @@ def _known(variant: Variant) -> Shapes:
     if variant.name not in _KNOWN:
         _KNOWN[variant.name] = taught(variant, request_of())
     shapes = _KNOWN[variant.name]
+    assert shapes._known
     for shape in shapes._known:
         shape.credit = 8  # whatever came before, it stays
     return shapes

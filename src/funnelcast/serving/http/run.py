@@ -35,9 +35,7 @@ __all__ = ["serve"]
 
 _CONNECTIONS = 2  # taken in a turn of the loop: clients in a crowd wait for fewer turns, and the others hardly feel it
 _OWN_FILES = 128  # open besides connections: listeners, logs, libraries, a bundle that is read
-_SWITCH = (
-    0.002  # seconds after which a scoring thread lets the others run; most requests take less, and lose time by a pause
-)
+_SWITCH = 0.002  # seconds after which a scoring thread lets others run; most need less, and a pause costs them
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
