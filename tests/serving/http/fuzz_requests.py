@@ -42,7 +42,7 @@ SCALARS = st.one_of(
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
 )
-NAMES = st.sampled_from([*ROW]) | TEXT
+NAMES = st.sampled_from([*ROW]) | TEXT | st.just("\ud800")
 HEADERS: dict[str, st.SearchStrategy[str]] = {
     "x_request_id": st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=70),
     # None so short that a good request could come too late.

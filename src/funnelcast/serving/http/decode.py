@@ -97,7 +97,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 def _refuse_large(body: bytes) -> None:
     """Name the place of a number beyond all doubles, which the decoder leaves out of its message."""
     try:
-        read = json.loads(body)
+        read = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return  # the decoder stopped before that
     if not isinstance(read, dict):
@@ -113,6 +113,10 @@ def _refuse_large(body: bytes) -> None:
                 where = place if part is columns and isinstance(value, list) else row
                 message = f"column {excerpt(name)} should have numbers up to 1.8e308, received a larger one"
                 raise RefusalError(400, "out_of_range", message, row=where, column=name)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)  # Infinity and NaN, which Python's JSON knows
 
 
 def _too_deep() -> RefusalError:

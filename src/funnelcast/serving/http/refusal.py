@@ -41,7 +41,8 @@ class RefusalError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status, self.code, self.message = status, code, message[:_MESSAGE]
-        self.row, self.column = row, None if column is None else _cut(column)
+        # A name may hold half a surrogate pair, of which there is no UTF-8.
+        self.row, self.column = row, None if column is None else _cut(column).encode(errors="backslashreplace").decode()
         self.headers = dict(headers or {})
         super().__init__(self.message)
 
