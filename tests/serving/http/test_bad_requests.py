@@ -83,9 +83,7 @@ SHAPES = [
     Bad(
         "both forms", body(candidates=[ROW], columns={}), code="wrong_shape", says="received both", column="candidates"
     ),
-    Bad(
-        "a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="unknown key text 'candidate'"
-    ),
+    Bad("a slip in a key", body(candidate=[ROW]), code="wrong_shape", column="body", says="unknown key 'candidate'"),
     Bad(
         "a key of two lines", body(**{"x\ny" * 50: 1}), code="wrong_shape", column="body", says=r"'x\\nyx\\ny.*\.\.\.'"
     ),
@@ -103,10 +101,11 @@ SHAPES = [
     Bad("empty columns", body(columns={"item": [], "price": []}), code="no_rows", column="columns"),
     Bad("51 rows", body(candidates=[{}] * 51), 413, "too_many_rows", 50, "candidates", "received 51"),
     Bad("51 rows in columns", body(columns={"item": [1] * 51}), 413, "too_many_rows", 50, "columns"),
+    Bad("a slip like a place", body(**{"$.candidates[7]": 1}, candidates=[ROW]), code="wrong_shape", column="body"),
     Bad(
         "Infinity behind a slip",
         b'{"item": 1, "candidates": [{"price": Infinity}]}',
-        says="unknown key text 'item'",
+        says="unknown key 'item'",
         code="wrong_shape",
         column="body",
     ),
@@ -338,6 +337,13 @@ V2 = [
     Bad("ragged", tensors(price={"shape": [2], "data": [1.0, 2.0]}), code="ragged_columns", row=1, column="price"),
     Bad("a value", tensors(item={"data": ["x"]}), row=0, column="item"),
     Bad("a boolean for a number", tensors(price={"data": [True]}), row=0, column="price"),
+    Bad(
+        "an output twice",
+        tensors(top={"outputs": [{"name": "reach_buy"}, {"name": "reach_click"}, {"name": "reach_buy"}]}),
+        code="duplicate_output",
+        column="reach_buy",
+        says="stand once",
+    ),
     Bad(
         "an output",
         tensors(top={"outputs": [{"name": "reach_view"}]}),

@@ -78,7 +78,7 @@ def test_refusals_reach_the_caller(client: Any) -> None:
 
     good = tensors(client)
     status, message = refused("second", good)
-    assert status == "404" and "no model text 'second'; known: first" in message
+    assert status == "404" and "no model 'second'; known: first" in message
     assert refused("first", good, model_version="1")[0] == "404"
     status, message = refused("first", good[1:])
     assert status == "400" and "should have 'item'" in message

@@ -17,7 +17,7 @@ from funnelcast.serving.http.answer import encode_json
 from funnelcast.serving.http.decode import decode_json
 from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.measure import log_line
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, quoted
 from funnelcast.serving.http.service import Service
 from funnelcast.serving.registry import Registry
 from funnelcast.serving.traffic import Traffic, set_shares, switch_off
@@ -113,7 +113,7 @@ class _Admin:
     def _registry(self, request: Request, by: str) -> Registry:
         name, known = request.path_params["name"], self._service.variants.registries
         if name not in known:
-            message = f"there is no registry {excerpt(name)}; known: {', '.join(known) or 'none'}"
+            message = f"there is no registry {quoted(name)}; known: {', '.join(known) or 'none'}"
             raise RefusalError(404, "unknown_model", message)
         return Registry(known[name], by)
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.paced import Paced, spread, too_late
-from funnelcast.serving.http.refusal import RefusalError, excerpt, overloaded, slow_body
+from funnelcast.serving.http.refusal import RefusalError, excerpt, forget_frames, overloaded, slow_body
 from funnelcast.serving.http.scoring import Answered, Asked
 from funnelcast.serving.http.settings import Limits
 
@@ -191,8 +191,10 @@ def _forget(ended: Future[Any]) -> None:
     if ended.cancelled():
         return
     error = ended.exception()
-    if error is not None and not isinstance(error, RefusalError):
-        log_line("late_failure", level=logging.ERROR, kind=type(error).__name__)
+    if error is not None:
+        if not isinstance(error, RefusalError):
+            log_line("late_failure", level=logging.ERROR, kind=type(error).__name__)
+        forget_frames(error)
 
 
 def _check_headers(headers: Headers, largest: int) -> None:

@@ -25,7 +25,7 @@ from funnelcast.serving.http.measure import log_line
 from funnelcast.serving.http.open_inference import model_metadata, server_metadata
 from funnelcast.serving.http.openapi import docs_page, openapi
 from funnelcast.serving.http.paced import TOO_LATE
-from funnelcast.serving.http.refusal import RefusalError, excerpt, refusal_body, request_id_of
+from funnelcast.serving.http.refusal import RefusalError, excerpt, forget_frames, refusal_body, request_id_of
 from funnelcast.serving.http.scoring import Answered, Asked
 from funnelcast.serving.http.service import Service
 
@@ -143,11 +143,13 @@ class _Routes:
                 response = await handler(request)
             except RefusalError as error:
                 response = _refusal(request, error)
+                forget_frames(error)
             except ClientDisconnect:
                 response = Response(status_code=499)  # nobody reads it; the number is for the log
-            except Exception:
+            except Exception as error:
                 log_line("failure", level=logging.ERROR, error=True, request_id=request.state.id, route=label)
                 response = _refusal(request, RefusalError(500, "failure", "the service failed; its log says why"))
+                forget_frames(error)
             response.headers["x-request-id"] = request.state.id
             self._record(request, label, response.status_code, time.perf_counter() - started)
             return response

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, quoted
 
 __all__ = ["Body", "Request", "count_colons", "decode_json", "parse_body", "user_of"]
 
@@ -81,9 +81,10 @@ def decode_json(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise _too_deep() from error
     except msgspec.ValidationError as error:
         _refuse_large(body)
-        found = _ROW.search(str(error))
+        unknown = _KEY.search(str(error))  # a client's text, which may look like a place
+        found = None if unknown else _ROW.search(str(error))
         row = int(found[1]) if found else None
-        reason = _KEY.sub(lambda key: f"unknown key {excerpt(key[1])}", str(error))
+        reason = _KEY.sub(lambda key: f"unknown key {quoted(key[1])}", str(error))
         raise RefusalError(
             400, "wrong_shape", f"the body is not as it should be: {reason}", row=row, column="body"
         ) from error
@@ -111,7 +112,7 @@ def _refuse_large(body: bytes) -> None:
             place = next((k for k, one in enumerate(values) if isinstance(one, float) and math.isinf(one)), None)
             if place is not None:
                 where = place if part is columns and isinstance(value, list) else row
-                message = f"column {excerpt(name)} should have numbers up to 1.8e308, received a larger one"
+                message = f"column {quoted(name)} should have numbers up to 1.8e308, received a larger one"
                 raise RefusalError(400, "out_of_range", message, row=where, column=name)
 
 
@@ -217,7 +218,7 @@ def _refuse_twice(body: bytes) -> None:
             raise RefusalError(
                 400,
                 "duplicate_column",
-                f"the key {excerpt(part.key)}{where} should stand once, received it again",
+                f"the key {quoted(part.key)}{where} should stand once, received it again",
                 row=row,
                 column=part.key,
             )

@@ -13,7 +13,7 @@ from funnelcast.arrow import pa
 from funnelcast.schema import score_columns
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import decode_json
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, excerpt, quoted
 from funnelcast.serving.http.rows import RawRows, listed, takes_lists
 from funnelcast.serving.http.variants import Variant
 from funnelcast.serving.scorer import Scored
@@ -116,7 +116,7 @@ def infer_rows(request: InferRequest, columns: Mapping[str, RawColumn], largest:
             again = tensor.name in given
             wanted = "should stand once, received it again" if again else f"is unknown; known: {listed(columns)}"
             code = "duplicate_column" if again else "unknown_column"
-            raise RefusalError(400, code, f"the input {excerpt(tensor.name)} {wanted}", column=tensor.name)
+            raise RefusalError(400, code, f"the input {quoted(tensor.name)} {wanted}", column=tensor.name)
         given[tensor.name] = tensor
     if left := [name for name in columns if name not in given]:
         raise RefusalError(400, "missing_column", f"the inputs should have '{left[0]}', received none", column=left[0])
@@ -173,15 +173,18 @@ def infer_answer(request: InferRequest, variant: Variant, scored: Scored, reques
         request_id: of the answer, where the request has no id.
 
     Raises:
-        RefusalError: an output is unknown.
+        RefusalError: an output is unknown, or named twice.
     """
     names = score_columns(variant.bundle.schema)
     pairs = np.stack([scored.reach, scored.transition], 2).reshape(len(scored.reach), -1)  # [B, 2 S]
     found = dict(zip(names, [*pairs.T, *([] if scored.value is None else [scored.value])], strict=True))
-    outputs = []
+    outputs: list[dict[str, Any]] = []
     for name in [wanted.name for wanted in request.outputs] or names:
+        if any(output["name"] == name for output in outputs):  # else a short request gets any number of scores
+            message = f"the output '{name}' should stand once, received it again"
+            raise RefusalError(400, "duplicate_output", message, column=name)
         if name not in found:
-            message = f"the output {excerpt(name)} is unknown; known: {', '.join(names)}"
+            message = f"the output {quoted(name)} is unknown; known: {', '.join(names)}"
             raise RefusalError(400, "unknown_output", message, column=name)
         data = found[name].tolist()
         outputs.append({"name": name, "shape": [len(data)], "datatype": "FP32", "data": data})

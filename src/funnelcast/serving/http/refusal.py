@@ -6,7 +6,17 @@ import random
 import re
 from collections.abc import Mapping
 
-__all__ = ["RefusalError", "excerpt", "new_request_id", "overloaded", "refusal_body", "request_id_of", "slow_body"]
+__all__ = [
+    "RefusalError",
+    "excerpt",
+    "forget_frames",
+    "new_request_id",
+    "overloaded",
+    "quoted",
+    "refusal_body",
+    "request_id_of",
+    "slow_body",
+]
 
 _EXCERPT = 40  # characters of a client's text in a message
 _MESSAGE = 400
@@ -49,6 +59,18 @@ class RefusalError(Exception):
     def to_json(self) -> dict[str, object]:
         """Return the `error` of an answer."""
         return {"code": self.code, "message": self.message, "row": self.row, "column": self.column}
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that an exception came through, once it is answered.
+
+    They hold the request's body and rows, and some of them the exception, as a value that is handed on: without this
+    all of it stays in memory until a full collection, of which there are few.
+
+    Args:
+        error: that nobody raises again.
+    """
+    error.__traceback__ = None
 
 
 def refusal_body(error: RefusalError, request_id: str, path: str) -> dict[str, object]:
@@ -116,10 +138,23 @@ def excerpt(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f"text {_cut(value)!r}"
+        return f"text {quoted(value)}"
     if isinstance(value, int | float):
         return f"the number {_cut(repr(value))}"
     return f"a list of {len(value)}" if isinstance(value, list) else "an object"
+
+
+def quoted(name: str) -> str:
+    """Write a name that a client gave in quotes, on one line and cut to what a glance needs.
+
+    Args:
+        name: of a column, a key or a model.
+
+    Example:
+        >>> print(quoted("price"), quoted("x" * 100))
+        'price' 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'
+    """
+    return repr(_cut(name))
 
 
 def _cut(text: str) -> str:

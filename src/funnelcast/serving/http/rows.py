@@ -12,7 +12,7 @@ from funnelcast.arrow import has_arrow, pa
 from funnelcast.data.encode_few import Repeated
 from funnelcast.serving.http.columns import RawColumn
 from funnelcast.serving.http.decode import Request
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, excerpt, quoted
 
 __all__ = ["FEW_ROWS", "Laid", "RawRows", "count_rows", "joined_cells", "lay_out", "listed", "raw_rows", "takes_lists"]
 
@@ -143,7 +143,7 @@ def lay_out(body: Request, columns: Mapping[str, RawColumn], *, largest: int, st
         raise RefusalError(
             400,
             "duplicate_column",
-            f"column {excerpt(twice[0])} should stand in the context or in the rows, received both",
+            f"column {quoted(twice[0])} should stand in the context or in the rows, received both",
             column=twice[0],
         )
     named = [name[:60] for name in sorted(unknown)[:_NAMED]]
@@ -215,14 +215,14 @@ def count_rows(body: Request) -> int:
     rows = None
     for name, values in body.columns.items():
         if not isinstance(values, list):
-            wanted = f"column {excerpt(name)} of 'columns' should be a list with a value a row"
+            wanted = f"column {quoted(name)} of 'columns' should be a list with a value a row"
             raise RefusalError(400, "wrong_type", f"{wanted}, received {excerpt(values)}", column=name)
         rows = len(values) if rows is None else rows
         if len(values) != rows:
             raise RefusalError(
                 400,
                 "ragged_columns",
-                f"column {excerpt(name)} should have {rows:,} rows like the ones before, received {len(values):,}",
+                f"column {quoted(name)} should have {rows:,} rows like the ones before, received {len(values):,}",
                 row=min(rows, len(values)),
                 column=name,
             )
@@ -248,7 +248,7 @@ def _refuse_strictly(body: Request, unknown: Sequence[str], missing: Sequence[st
         name = min(unknown)
         rows = enumerate(body.candidates or ())
         row = None if name in body.context else next((number for number, given in rows if name in given), None)
-        message = f"column {excerpt(name)} is unknown; known: {listed(known)}"
+        message = f"column {quoted(name)} is unknown; known: {listed(known)}"
         raise RefusalError(400, "unknown_column", message, row=row, column=name)
     if missing:
         raise RefusalError(

@@ -73,7 +73,8 @@ class _Shape:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None  # whatever is wrong, the general way finds it and says so
         rows, (shared, own) = len(candidates), self.key
-        # As each name was there, as many colons as names say that none was there twice, and no text has one.
+        # All fields but the user and an empty context have to be there. So as many colons as names say that none was
+        # there twice, and that no text has one.
         keys = 1 + (user is not UNSET) + (context is not UNSET) + len(shared) + rows * len(own)
         if not 1 <= rows <= largest or count_colons(body) != keys:
             return None
@@ -172,6 +173,7 @@ def _struct(types: Mapping[str, Any]) -> Any:
     names = {f"c{number}": name for number, name in enumerate(types)}
     fields = [(field, types[name]) for field, name in names.items()]
     define: Callable[..., Any] = msgspec.defstruct
+    # gc=False: values of JSON hold no cycles
     return define("Cells", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
 

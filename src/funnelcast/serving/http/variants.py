@@ -15,7 +15,7 @@ from funnelcast.experiment.allocation import Allocation
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http.columns import RawColumn, raw_columns
 from funnelcast.serving.http.decode import parse_body
-from funnelcast.serving.http.refusal import RefusalError, excerpt
+from funnelcast.serving.http.refusal import RefusalError, excerpt, quoted
 from funnelcast.serving.http.rows import FEW_ROWS, raw_rows
 from funnelcast.serving.http.settings import Settings
 from funnelcast.serving.http.shapes import Shapes, shapes_of
@@ -200,7 +200,7 @@ class Variants:
         variant = self.all.get(name)
         if variant is None:
             known = ", ".join(self.all)
-            raise RefusalError(404, "unknown_model", f"there is no model {excerpt(name)}; known: {known}")
+            raise RefusalError(404, "unknown_model", f"there is no model {quoted(name)}; known: {known}")
         if version is not None and version != variant.version:
             wanted = f"the model '{name}' has the version '{variant.version}'"
             raise RefusalError(404, "unknown_version", f"{wanted}, received {excerpt(version)}")
