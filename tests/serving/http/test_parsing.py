@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,48 @@ def test_what_cannot_be_read_takes_no_answer_from_what_came_before(running: Runn
         assert closes(client)
 
 
+ODD = [b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"GET http://h?x HTTP/1.1\r\n\r\n", b"GET http://h:99999/ HTTP/1.1\r\n\r\n"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("before", [[], [request(LARGE)], [request(LARGE), LIVE]])
+def test_nor_does_a_target_that_is_none(running: Running, before: list[bytes], odd: bytes) -> None:
+    with running.open() as client:
+        client.sendall(b"".join(before) + odd + LIVE)
+        assert [read(client)[0] for _ in before] == [200] * len(before)
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ") if not before else closes(client)
+
+
+@pytest.mark.parametrize("before", [[request(LARGE)], [request(LARGE), LIVE]])
+def test_nor_does_a_large_head_whose_body_cannot_be_read(running: Running, before: list[bytes]) -> None:
+    large = b"POST /v1/score HTTP/1.1\r\nx-pad: %b\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n" % (b"a" * 70_000)
+    with running.open() as client:
+        client.sendall(b"".join(before) + large)
+        assert [read(client)[0] for _ in before] == [200] * len(before)
+        assert closes(client)
+
+
+def test_a_request_has_one_answer(running: Running) -> None:
+    with running.open() as client:
+        client.sendall(b"POST /nope HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert read(client)[0] == 404
+        client.sendall(b"zz\r\n")
+        assert closes(client)
+
+
+@pytest.mark.parametrize("sent", [[BODY], [LARGE], [LARGE, BODY]])
+def test_who_says_that_no_more_comes_is_answered(running: Running, sent: list[bytes]) -> None:
+    with running.open() as client:
+        client.sendall(b"".join(map(request, sent)))
+        client.shutdown(socket.SHUT_WR)
+        assert [read(client)[0] for _ in sent] == [200] * len(sent)
+        assert closes(client)
+    with running.open() as client:
+        client.sendall(request(BODY)[:-1])
+        client.shutdown(socket.SHUT_WR)
+        assert closes(client)
+
+
 def test_what_cannot_be_read_is_400(running: Running) -> None:
     chunked = b"POST /v1/score HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n"
     for sent in (b"\x01 no HTTP\r\n\r\n", chunked, b"POST /v1/score HTTP/1.1\r\nh: a\nb: c\r\n\r\n"):
@@ -157,9 +200,9 @@ def test_from_who_does_not_read_nothing_is_read(full: Running) -> None:
 
 def test_connections_end_whose_client_does_not_read(first: Path, tmp_path: Path) -> None:
     with serving(tmp_path, str(first), text="[server]\nkeep_alive_seconds = 1\n") as service:
-        client = service.open(request(b"", "/openapi.json", method="GET") * 2000)
-        with client:
+        with service.open() as client:
             own = client.getsockname()
+            client.sendall(request(b"", "/openapi.json", method="GET") * 2000)
             wait_for(lambda: own in clients(service))
             wait_for(lambda: own not in clients(service))
         assert service.ask("GET", "/livez")[0] == 200

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
 from funnelcast.serving.http.admission import GATHERED
 from funnelcast.serving.http.door import Door, is_scoring
 from funnelcast.serving.http.joined import JoinedWrites
 from funnelcast.serving.http.paced import spread
-from funnelcast.serving.http.parsing import ParsingProtocol, body_bytes
+from funnelcast.serving.http.parsing import Flow, ParsingProtocol, body_bytes
 
 __all__ = ["GuardedProtocol"]
 
 _HEAD_BYTES = 64 << 10
+_CROWD = 32  # connections beyond the limit that get an answer; the rest would take the files of the logs
 _GATHERED = 32 << 10  # bytes of a body that is gathered here; the application sees such a request when it is complete
 _PASSED_OVER = 64 << 10  # bytes of a refused body after which the connection is of no more use
 _NO_HOST = ("localhost", None)  # stands in the URL of a request without a Host header
@@ -43,6 +42,7 @@ class GuardedProtocol(ParsingProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._chunk, self._messages = 0, 0  # bytes that came last, and how many messages they are of until now
+        self._grew, self._idle_bytes = False, 0  # of a body: whether it has more by these, and bytes that brought none
         self._door: Door | None = self.app_state.get("door")
         self._refused, self._kept = False, True
         self._parts: list[bytes] | None = None  # of a body that is gathered
@@ -53,11 +53,14 @@ class GuardedProtocol(ParsingProtocol):
         """Begin to wait for a head; uvicorn's own asks the system for addresses, which only a missing Host needs."""
         self.connections.add(self)
         self.server = _NO_HOST
-        self.transport, self.flow = transport, FlowControl(transport)
+        self.transport, self.flow = transport, Flow(transport)
         self.scheme = "https" if self.config.is_ssl else "http"
         self._joined = JoinedWrites(transport)
         self._in_head = True
-        self._wait_for_head()
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency + _CROWD:
+            transport.abort()
+        else:
+            self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -70,7 +73,8 @@ class GuardedProtocol(ParsingProtocol):
             return
         self._unset_keepalive_if_required()
         self._chunk, self._messages = len(data), 0 if self._at_rest else 1
-        if not self._feed(data):
+        self._grew = False
+        if not self._feed(data) or self._later or (not (self._in_head or self._at_rest) and self._is_endless()):
             return
         if self._in_head:
             self._head_bytes += len(data) if self._messages == 1 else 0  # else these are bytes of others, too
@@ -92,6 +96,7 @@ class GuardedProtocol(ParsingProtocol):
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self._refused = self._awake = False
+        self._idle_bytes = 0
         self._messages += 1
         if not self._in_head:
             self._in_head, self._head_bytes = True, 0
@@ -126,6 +131,7 @@ class GuardedProtocol(ParsingProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Gather a body, or pass that of a refused request over."""
+        self._grew = True
         if self._parts is not None:
             self._parts.append(body)
         elif not self._refused:
@@ -238,16 +244,22 @@ class GuardedProtocol(ParsingProtocol):
     def _is_large(self) -> bool:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _HEAD_BYTES
 
+    def _is_endless(self) -> bool:
+        """End a request whose body goes on without a byte of it: with headers behind it, or words about its pieces."""
+        self._idle_bytes = 0 if self._grew else self._idle_bytes + self._chunk
+        if self._idle_bytes <= _HEAD_BYTES:
+            return False
+        self._end_unreadable()
+        return True
+
     def _end_unreadable(self) -> None:
         self._disarm()
-        if self._refused:  # and answered
+        if self._refused:  # its answer was sent, or is not due: the answer to a former one is on its way
             self._deaf = True
-            self.transport.close()
+            if not self._end_with_last():
+                self.transport.close()
         else:
             super()._end_unreadable()
-
-    def _has_begun(self) -> bool:
-        return super()._has_begun() and self._parts is None
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(spread(self._head_seconds), self._end_head)
