@@ -15,12 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.bundles_on_disk import train_run
+from tests.serving.raw_files import checksums, names, plain_bundle, raw_rows, scored_pieces, two_files
 
 from funnelcast.errors import ArtifactError, ConfigError, DataError
-from funnelcast.export import export_run
-from funnelcast.files import sha256
-from funnelcast.serving import Bundle, plan, score_files
+from funnelcast.serving import Bundle, score_files
 from funnelcast.serving.score_files import score_files as score
 
 COLUMNS = ["reach_click", "transition_click", "reach_buy", "transition_buy", "model_version"]
@@ -28,51 +26,12 @@ COLUMNS = ["reach_click", "transition_click", "reach_buy", "transition_buy", "mo
 
 @pytest.fixture
 def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle, exported once."""
-    kept = tmp_path_factory.getbasetemp() / "plain-bundle"
-    if not kept.exists():
-        export_run(train_run(tmp_path / "run", make_prepared(), hidden=[4]), "onnx", kept)
-    return Bundle.load(kept)
-
-
-def raw_rows(rows: int, seed: int = 0) -> pa.Table:
-    draw = np.random.default_rng(seed)
-    items = [None if number == 8 else f"item {number}" for number in draw.integers(0, 9, rows)]
-    tags = [["red", "blue"][: int(n)] for n in draw.integers(0, 3, rows)]
-    pages = draw.choice(["home", "search", "other"], rows)
-    return pa.table({"key": np.arange(rows) + 1000 * seed, "item": items, "tags": tags, "page": pages})
+    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two files of 250 and 90 rows in row groups of 40, in parts of at most 100 rows and pieces of 30."""
-    monkeypatch.setattr(plan, "PART_ROWS", 100)
-    monkeypatch.setattr(score_files, "PIECE_ROWS", 30)
-    (tmp_path / "in").mkdir()
-    for seed, rows in enumerate((250, 90)):
-        pq.write_table(raw_rows(rows, seed), tmp_path / "in" / f"day-{seed}.parquet", row_group_size=40)
-    (tmp_path / "in" / "notes.txt").write_text("no rows")
-    return tmp_path / "in"
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in folder.glob("part-*.parquet")}
-
-
-def scored_pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note how many rows every call of a bundle scores."""
-    honest, sizes = Bundle.score, []
-
-    def noted(self: Bundle, table: pa.Table) -> Any:
-        sizes.append(table.num_rows)
-        return honest(self, table)
-
-    monkeypatch.setattr(Bundle, "score", noted)
-    return sizes
+    return two_files(tmp_path, monkeypatch)
 
 
 def test_rows_keep_their_order_and_their_scores(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -131,8 +90,8 @@ def test_a_killed_process_leaves_whole_parts(bundle: Bundle, folder: Path, tmp_p
     code = f"""
 import time
 from pathlib import Path
-from funnelcast.serving import Bundle, plan, score_files
-plan.PART_ROWS, score_files.PIECE_ROWS = 100, 30
+from funnelcast.serving import Bundle, plan, score_files, score_files_pieces
+plan.PART_ROWS, score_files_pieces.PIECE_ROWS, score_files_pieces.READ_ROWS = 100, 30, 10
 honest = Bundle.score
 Bundle.score = lambda self, table: (time.sleep(0.15), honest(self, table))[1]
 opened = Bundle.load(Path({str(bundle.folder)!r}))
@@ -187,20 +146,12 @@ def test_one_file_and_no_rows(bundle: Bundle, folder: Path, tmp_path: Path) -> N
     assert names(tmp_path / "none") == ["_PLAN.json", "_SUCCESS", "part-00000.parquet"]
 
 
-def test_memory_holds_a_piece_and_not_a_file(
-    bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = scored_pieces(monkeypatch)
-    score(bundle, folder, tmp_path / "out")
-    assert max(sizes) <= 30
-
-
 def test_other_input_or_options_in_the_same_folder_are_refused(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     score(bundle, folder, tmp_path / "out", keep=["key"])
     with pytest.raises(ConfigError, match="holds scores of another keep; choose another folder"):
         score(bundle, folder, tmp_path / "out")
     pq.write_table(raw_rows(90, 7), folder / "day-1.parquet", row_group_size=40)
-    with pytest.raises(ConfigError, match="holds scores of another files; choose another folder"):
+    with pytest.raises(ConfigError, match=r"holds scores of another files \(day-1.parquet .*\); choose another"):
         score(bundle, folder, tmp_path / "out", keep=["key"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("mine")
