@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from funnelcast.calibration import Calibration, LogProbabilities, StepMap
 from funnelcast.errors import ArtifactError
-from funnelcast.files import write_json
+from funnelcast.files import json_sha256, write_json
 
 STEPS = ("click", "cart", "buy")
 FITTED_ON = {"split": "valid", "rows": 7, "weights_sha256": "abc"}
@@ -175,3 +175,12 @@ def test_a_file_of_another_run_or_method_is_refused(tmp_path: Path) -> None:
     write_json(path, Calibration(unknown, STEPS[:1], (StepMap(),), FITTED_ON).to_json())
     with pytest.raises(ArtifactError, match="method 'spline' is unknown; known: isotonic, joint"):
         Calibration.load(path, STEPS[:1], "abc")
+
+
+def test_a_number_beyond_all_doubles_is_refused(tmp_path: Path) -> None:
+    record: Any = EXAMPLES[0].to_json()
+    record["steps"][0]["parameters"]["slope"] = 10**400
+    record["sha256"] = json_sha256({key: record[key] for key in ("method", "fitted_on", "steps")})
+    (tmp_path / "calibration.json").write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="received damaged parameters"):
+        Calibration.load(tmp_path / "calibration.json", EXAMPLES[0].steps, "abc")

@@ -222,7 +222,7 @@ class Calibration:
             maps = tuple(_read_map(part["parameters"], part["reason"]) for part in parts)
             calibration = cls(record["method"], tuple(part["name"] for part in parts), maps, record["fitted_on"])
             fitted_for = calibration.fitted_on.get("weights_sha256")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ArtifactError(f"{path}: should be {kind}, received damaged parameters: {error!r}") from error
         if calibration.steps != tuple(steps):
             raise ArtifactError(f"{path}: steps should be {list(steps)}, received {list(calibration.steps)}")

@@ -192,7 +192,8 @@ def test_json_round_trip_of_statistics(tmp_path: Path) -> None:
     [
         ('{"format": 2, "encoders": []}', "format should be 1, received 2"),
         ('{"format": 1, "encoders": [{"kind": "vocab"}]}', "unknown encoder kind 'vocab'; did you mean 'vocabulary'"),
-        ('{"format": 1, "encoders": [{"kind": "hash"}]}', "should be an encoders file, received: KeyError"),
+        ('{"format": 1, "encoders": [{"kind": "hash"}]}', r"key 'encoders\.0\.name': Field required, received"),
+        ('{"format": 1, "encoders": [{}]}', "should be an encoders file, received: KeyError"),
         ("[1]", "should be an encoders file, received JSON without keys"),
         ("{", "damaged JSON"),
     ],

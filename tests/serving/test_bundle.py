@@ -81,8 +81,16 @@ def test_a_copy_that_is_not_complete_is_no_bundle(bundle: Path, tmp_path: Path) 
         (lambda m: m["files"].update({"/etc/passwd": m["files"]["README.md"]}), "alone, received '/etc/passwd'"),
         (lambda m: m["files"].update({"model.pt2": m["files"]["README.md"]}), "alone, received 'model.pt2'"),
         (lambda m: m["files"].pop("golden.json"), "should list 'golden.json', received"),
-        (lambda m: m["files"].update({"golden.json": 3}), "should list files with bytes and sha256"),
-        (lambda m: m.update(files=[]), "should list files with bytes and sha256"),
+        (lambda m: m["files"].update({"golden.json": 3}), "key 'files.golden.json': Input should be .*, received 3"),
+        (lambda m: m.update(files=[]), r"key 'files': Input should be a valid dictionary, received \[\]"),
+        (lambda m: m.update(name=["shop"]), r"key 'name': Input should be a valid string, received \['shop'\]"),
+        (lambda m: m["files"]["model.onnx"].update(bytes=1e999), r"key 'files.model.onnx.bytes': .*, received inf"),
+        (lambda m: m["files"]["README.md"].update(bytes=7.0), r"key 'files.README.md.bytes': .*, received 7\.0"),
+        (
+            lambda m: m["files"]["README.md"].update(sha256="a\nb"),
+            r"key 'files.README.md.sha256': .*, received 'a\\nb'",
+        ),
+        (lambda m: m["made_by"].update(torch=None), r"key 'made_by.torch': .* string, received None"),
         (lambda m: m["files"]["model.onnx"].update(bytes=7), r"model.onnx: should have 7 bytes, received [\d,]+"),
         (lambda m: m.update(run_sha256="0" * 64), "calibration.json: was fitted for other weights"),
     ],
@@ -139,7 +147,13 @@ def shift(record: Any, name: str, row: int, amount: float) -> None:
         (lambda g: g["types"].update(item=""), "received: ValueError.*the type ''"),
         (lambda g: g["types"].pop("item"), "golden.json: should hold raw rows of the encoders, received"),
         (lambda g: g.update(ids=[]), "golden.json: 'ids' should be"),
+        (lambda g: g.update(ids=0), "golden.json: 'ids' should be"),
         (lambda g: g["reach"].pop(), "'reach' should be"),
+        (lambda g: g.update(rows=[]), r"golden.json: key 'rows' should hold 1 to \d+ raw rows, .*, received 0"),
+        (
+            lambda g: g.update(rows=g["rows"] * 9),
+            r"golden.json: key 'rows' should hold 1 to (\d+) raw rows, .* received",
+        ),
         (lambda g: g.update(value=[1.0]), "should hold ids, reach, transition, received ids, reach, transition, value"),
         (lambda g: g.update(format=7), "golden.json: format should be 1, received 7"),
     ],
@@ -152,6 +166,12 @@ def test_golden_rows_must_be_reproduced(bundle: Path, change: Callable[[Any], ob
 def test_encoders_of_another_schema_are_refused(bundle: Path) -> None:
     edit_and_sign(bundle, "encoders.json", lambda e: e["encoders"][0]["values"].append("item 9"))
     refuse(bundle, "encoders.json: should make the fields item, tags, page of schema.json in their sizes")
+
+
+def test_hostile_encoders_are_refused(bundle: Path) -> None:
+    shelf = {"kind": "hash", "name": "shelf", "column": "shelf", "buckets": float("inf"), "multi": None}
+    edit_and_sign(bundle, "encoders.json", lambda e: e["encoders"].append(shelf))
+    refuse(bundle, "encoders.json: should be an encoders file, but key 'encoders.3.buckets': .*, received inf")
 
 
 def test_a_changed_calibration_is_refused(bundle: Path) -> None:

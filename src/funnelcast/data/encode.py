@@ -11,11 +11,13 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from funnelcast.arrow import arrow_errors, pa
 from funnelcast.data.encode_categories import HashBuckets, Multi, Vocabulary
 from funnelcast.data.encode_few import FewRows
 from funnelcast.data.encode_numbers import LogRound, Quantile
+from funnelcast.data.encode_stored import check_stored, first_fault
 from funnelcast.data.target_statistics import Floats, KeyStatistics, Whole
 from funnelcast.errors import ArtifactError, ConfigError, DataError, choices
 from funnelcast.files import read_json
@@ -223,7 +225,7 @@ class Encoders:
         """
         data = read_json(path, "an encoders file", "encoders", version=_FORMAT)
         try:
-            encoders = [cls._read(path, entry) for entry in data["encoders"]]
+            encoders = [cls._read(path, place, entry) for place, entry in enumerate(data["encoders"])]
         except arrow_errors(ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{path}: should be an encoders file, received: {type(error).__name__}: {error}"
@@ -232,8 +234,13 @@ class Encoders:
         return cls(columns, [encoder for encoder in encoders if isinstance(encoder, KeyStatistics)])
 
     @staticmethod
-    def _read(path: Path, entry: dict[str, Any]) -> Any:
+    def _read(path: Path, place: int, entry: dict[str, Any]) -> Any:
         kind = entry["kind"]
         if kind not in _KINDS:
-            raise ArtifactError(f"{path}: unknown encoder kind '{kind}'; {choices(_KINDS, str(kind))}")
+            raise ArtifactError(f"{path}: unknown encoder kind {kind!r}; {choices(_KINDS, str(kind))}")
+        try:
+            check_stored(kind, entry)
+        except ValidationError as error:
+            fault = first_fault(error, "encoders", place)
+            raise ArtifactError(f"{path}: should be an encoders file, but {fault}") from error
         return _KINDS[kind](entry)

@@ -152,7 +152,7 @@ def open_bundle(folder: Path, manifest: Manifest, scorer: Scorer) -> Bundle:
         scorer: the model.
 
     Raises:
-        ArtifactError: a file is damaged, or the encoders are not those of the schema.
+        ArtifactError: a file is damaged, the encoders are not those of the schema, or there is no raw golden row.
     """
     schema, encoders = Schema.load(folder / "schema.json"), Encoders.load(folder / "encoders.json")
     fields, wanted = [field.name for field in encoders.fields()], [field.name for field in schema.fields]
@@ -164,5 +164,11 @@ def open_bundle(folder: Path, manifest: Manifest, scorer: Scorer) -> Bundle:
     path, calibration = folder / "calibration.json", None
     if manifest.calibrated:
         calibration = Calibration.load(path, schema.step_names, manifest.run_sha256)
-    golden = Golden.read(folder / "golden.json", schema)
+    path = folder / "golden.json"
+    golden = Golden.read(path, schema)
+    if not 0 < len(golden.rows) <= len(golden.ids):  # without raw rows nothing would check the encoders
+        raise ArtifactError(
+            f"{path}: key 'rows' should hold 1 to {len(golden.ids)} raw rows, as there are ids, "
+            f"received {len(golden.rows)}"
+        )
     return Bundle(folder, manifest, schema, encoders, calibration, golden, scorer)

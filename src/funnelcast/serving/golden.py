@@ -73,7 +73,7 @@ class Golden:
                 raise ValueError(f"the type {unknown[0]!r}")
             if has_arrow():
                 raw_table(rows, types)
-            ids = np.array(record["ids"], np.int32)
+            ids = np.array(record["ids"], np.int32, ndmin=1)
             reach, transition = (np.array(record[name], np.float32) for name in ("reach", "transition"))
             value = None if record["value"] is None else np.array(record["value"], np.float32)
         except arrow_errors(AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field as Key
+from pydantic import ValidationError
+
+from funnelcast.data.encode_stored import Stored, first_fault
 from funnelcast.errors import ArtifactError, choices
 from funnelcast.files import check_sha256, json_sha256, read_json, sha256, write_json
 
@@ -33,6 +37,19 @@ class FileRecord(NamedTuple):
 
     size: int
     sha256: str
+
+
+class _File(Stored):
+    size: int = Key(alias="bytes")
+    sha256: str = Key(pattern="^[0-9a-f]{64}$")
+
+
+class _Signed(Stored):
+    target: str
+    name: str
+    run_sha256: str
+    made_by: dict[str, str]
+    files: dict[str, _File]
 
 
 @dataclass(frozen=True)
@@ -106,16 +123,13 @@ class Manifest:
                 f"{path}: has changed or is damaged: sha256 should be {record['sha256']}, received {found}"
             )
         try:
-            files = {
-                str(name): FileRecord(int(file["bytes"]), str(file["sha256"])) for name, file in record["files"].items()
-            }
-            made_by = {str(name): str(version) for name, version in record["made_by"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path}: should list files with bytes and sha256, received: {error!r}") from error
-        target = str(record["target"])
-        if target not in MODEL_FILES:
-            raise ArtifactError(f"{path}: unknown target '{target}'; {choices(MODEL_FILES, target)}")
-        manifest = cls(target, str(record["name"]), str(record["run_sha256"]), files, made_by)
+            signed = _Signed.model_validate(record)
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: should be {_KIND}, but {first_fault(error)}") from error
+        if signed.target not in MODEL_FILES:
+            raise ArtifactError(f"{path}: unknown target {signed.target!r}; {choices(MODEL_FILES, signed.target)}")
+        files = {name: FileRecord(file.size, file.sha256) for name, file in signed.files.items()}
+        manifest = cls(signed.target, signed.name, signed.run_sha256, files, signed.made_by)
         manifest._check_names(path)
         for name, file in files.items():
             _check_plain(folder / name, "a file of the bundle")

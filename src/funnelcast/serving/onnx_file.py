@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,25 @@ from funnelcast.errors import ArtifactError
 
 __all__ = ["check_onnx_file"]
 
-# Numbers of fields in onnx.proto, by message.
-_GRAPH, _FUNCTIONS = 7, 25  # of a model
-_NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # of a graph
+# Numbers of fields in onnx.proto, by message: all that hold a tensor, a graph or a number.
+_GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25  # of a model
+_NODE, _INITIALIZER, _SPARSE_INITIALIZER = 1, 5, 15  # of a graph
 _TYPE, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # of a node
-_TENSORS, _GRAPHS = (5, 10), (6, 11)  # of an attribute
-_DATA_TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 2, 4, 8, 9, 10, 13, 14  # of a tensor
-_FLOATING = {1: np.float32, 10: np.float16, 11: np.float64}  # data types
+_ATTRIBUTE_NAME, _NUMBER, _TENSOR, _GRAPH_WITHIN, _NUMBERS = 1, 2, 5, 6, 7  # of an attribute
+_TENSORS, _GRAPHS, _SPARSE = (_TENSOR, 10), (_GRAPH_WITHIN, 11), (22, 23)  # of an attribute: one, and a list
+_DATA_TYPE, _FLOATS, _WHOLE_NUMBERS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 2, 4, 5, 8, 9, 10, 13, 14  # tensor
+_FLOATING: dict[int, type[np.floating[Any]]] = {1: np.float32, 10: np.float16, 11: np.float64}  # data types
+_DATA_TYPES = {*range(1, 10), *_FLOATING, 12, 13}  # and whole numbers, text and booleans
 _DOMAINS = {b"", b"ai.onnx"}
 _DEEPEST = 8
+_LARGEST_FIELD = (1 << 29) - 1
 
 
 def check_onnx_file(path: Path, data: bytes) -> None:
     """Refuse a model that reads other files, has operators of others than ONNX, or weights that are no numbers.
+
+    What our exports never have, and what could hide such a thing, is refused as well: functions, graphs of training,
+    sparse weights, weights of rare number types, and messages in several parts.
 
     Args:
         path: for messages.
@@ -38,9 +45,11 @@ def check_onnx_file(path: Path, data: bytes) -> None:
     """
     try:
         model = _fields(memoryview(data))
-        graphs = [bytes_of for number, bytes_of in model if number == _GRAPH and isinstance(bytes_of, memoryview)]
+        graphs = _messages(model, _GRAPH)
         if len(graphs) != 1 or any(number == _FUNCTIONS for number, _ in model):
             raise ArtifactError(f"{path}: should have one graph and no functions, received {len(graphs)} graph(s)")
+        if _messages(model, _TRAINING):
+            raise ArtifactError(f"{path}: should have no graphs of training, received one")
         _check_graph(path, graphs[0])
     except (IndexError, ValueError) as error:
         raise ArtifactError(f"{path}: should be an ONNX file, received damaged content: {error}") from error
@@ -56,6 +65,8 @@ def _walk(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     while at < len(message):
         key, at = _whole(message, at)
         kind = key & 7
+        if key >> 3 > _LARGEST_FIELD:  # other readers drop the bits above, and so see another field
+            raise ValueError(f"a field of the number {key >> 3}")
         if kind == 0:
             value, at = _whole(message, at)
             yield key >> 3, value
@@ -92,36 +103,63 @@ def _check_graph(path: Path, graph: memoryview, depth: int = 0) -> None:
     if depth > _DEEPEST:
         raise ArtifactError(f"{path}: should have graphs within graphs at most {_DEEPEST} deep, received more")
     parts = _fields(graph)
-    if _messages(parts, _SPARSE):
+    if _messages(parts, _SPARSE_INITIALIZER):
         raise ArtifactError(f"{path}: should have dense weights, received a sparse one")
     for tensor in _messages(parts, _INITIALIZER):
         _check_tensor(path, tensor)
     for node in _messages(parts, _NODE):
         fields = _fields(node)
-        kind = b"".join(map(bytes, _messages(fields, _TYPE))).decode(errors="replace")
+        kind = _text(fields, _TYPE)
         domain = b"".join(map(bytes, _messages(fields, _DOMAIN)))
         if domain not in _DOMAINS:
             name = domain.decode(errors="replace")
             raise ArtifactError(f"{path}: should have operators of ONNX alone, received '{kind}' of '{name}'")
         for attribute in _messages(fields, _ATTRIBUTE):
-            inner = _fields(attribute)
-            for tensor in _messages(inner, *_TENSORS):
-                _check_tensor(path, tensor)
-            for part in _messages(inner, *_GRAPHS):
-                _check_graph(path, part, depth + 1)
+            _check_attribute(path, kind, _fields(attribute), depth)
+
+
+def _text(fields: list[tuple[int, memoryview | int]], number: int) -> str:
+    return b"".join(map(bytes, _messages(fields, number))).decode(errors="replace")
+
+
+def _check_attribute(path: Path, kind: str, fields: list[tuple[int, memoryview | int]], depth: int) -> None:
+    """Check an attribute of an operator of a kind."""
+    name = f"'{_text(fields, _ATTRIBUTE_NAME)}' of '{kind}'"
+    if _messages(fields, *_SPARSE):
+        raise ArtifactError(f"{path}: should have dense weights, received a sparse one in {name}")
+    # Parts of one message are put together by who reads it: each may be harmless by itself.
+    if any(len(_messages(fields, single)) > 1 for single in (_TENSOR, _GRAPH_WITHIN)):
+        raise ArtifactError(f"{path}: {name} should be one tensor or graph, received several parts of it")
+    for tensor in _messages(fields, *_TENSORS):
+        _check_tensor(path, tensor)
+    for part in _messages(fields, _NUMBER, _NUMBERS):
+        if _has_nan(part, np.float32):
+            raise ArtifactError(f"{path}: {name} should be a number everywhere, received NaN")
+    for graph in _messages(fields, *_GRAPHS):
+        _check_graph(path, graph, depth + 1)
 
 
 def _check_tensor(path: Path, tensor: memoryview) -> None:
     fields = _fields(tensor)
-    name = b"".join(map(bytes, _messages(fields, _NAME))).decode(errors="replace")
+    name = _text(fields, _NAME)
     if any(number == _EXTERNAL or (number == _LOCATION and value != 0) for number, value in fields):
         raise ArtifactError(f"{path}: weight '{name}' should stand in the file, received a reference to another file")
-    data_type = next((value for number, value in fields if number == _DATA_TYPE), 0)
-    raw = _messages(fields, _RAW)
-    pieces = [(part, _FLOATING.get(int(data_type))) for part in raw] if isinstance(data_type, int) else []
+    data_types = [value for number, value in fields if number == _DATA_TYPE and isinstance(value, int)]
+    if len(data_types) != 1 or data_types[0] not in _DATA_TYPES:
+        raise ArtifactError(
+            f"{path}: weight '{name}' should have one data type: a float of 16, 32 or 64 bits, whole numbers, booleans "
+            f"or text; received the data types {data_types}"
+        )
+    floating = _FLOATING.get(data_types[0])
+    if floating is np.float16 and any(number == _WHOLE_NUMBERS for number, _ in fields):
+        raise ArtifactError(f"{path}: weight '{name}' should have floats of 16 bits as bytes, received whole numbers")
+    pieces = [(part, floating) for part in _messages(fields, _RAW) if floating is not None]
     pieces += [(part, np.float32) for part in _messages(fields, _FLOATS)]
     pieces += [(part, np.float64) for part in _messages(fields, _DOUBLES)]
-    for part, number_type in pieces:
-        # Infinities are bounds of clips and masks of attention; NaN is nothing but damage.
-        if number_type is not None and bool(np.isnan(np.frombuffer(part, number_type)).any()):
-            raise ArtifactError(f"{path}: weight '{name}' should be a number everywhere, received NaN")
+    if any(_has_nan(part, number_type) for part, number_type in pieces):
+        raise ArtifactError(f"{path}: weight '{name}' should be a number everywhere, received NaN")
+
+
+def _has_nan(part: memoryview, number_type: type[np.floating[Any]]) -> bool:
+    """Look for NaN, which is nothing but damage; infinities are bounds of clips and masks of attention."""
+    return bool(np.isnan(np.frombuffer(part, number_type)).any())

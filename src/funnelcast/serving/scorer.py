@@ -72,6 +72,8 @@ class OnnxScorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # errors come as exceptions
+        # Otherwise ONNX Runtime reads what its first bytes say: bytes of its own format, which nobody has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
