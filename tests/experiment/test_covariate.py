@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from funnelcast.experiment.covariate import adjusted
+from funnelcast.errors import DataError
+from funnelcast.experiment.analysis import analyse
+from funnelcast.experiment.attribution import Attribution
+from funnelcast.experiment.covariate import Covariate, adjusted
+from funnelcast.experiment.exposed_users import Split
+from funnelcast.experiment.joined import Files, join_logs
 from funnelcast.experiment.lift import Lift, relative_lift
+from funnelcast.experiment.looks import Rules
 from funnelcast.experiment.ratio import Estimate, ratio
 from funnelcast.metrics import Undefined
+
+from .logs_on_disk import START, at, write_lines
 
 Floats = NDArray[np.float64]
 
@@ -113,3 +126,73 @@ def test_an_arm_without_a_rate_stays_without() -> None:
     rates, members = [*rates, ratio(events * nobody, units * nobody)], [*members, nobody]
     found = adjusted(rates, past, members)
     assert isinstance(found[0], Estimate) and isinstance(found[1], Undefined)
+
+
+def seen(user: str, day: float, past: Any, variant: str = "A", **more: Any) -> dict[str, Any]:
+    return {"time": at(day), "user": user, "variant": variant, "past": past, **more}
+
+
+def pasts(folder: Path, exposures: list[Any], split: Split = Split({})) -> list[float | None]:  # noqa: B008
+    """The covariate of each user as it is read from the exposures."""
+    logs = (write_lines(folder / "e.jsonl", exposures),), (write_lines(folder / "o.jsonl", [OUTCOME]),)
+    found = join_logs(Files(*logs, Covariate(column="past"), threads=1), split, Attribution())
+    assert found.covariate is not None
+    return [None if np.isnan(value) else float(value) for value in found.covariate]
+
+
+OUTCOME = {"time": at(9), "user": "a", "click": 1}
+
+
+def test_a_user_whose_first_exposure_has_no_value_has_no_past(tmp_path: Path) -> None:
+    exposures = [seen("a", 1, None), seen("a", 2, 7), seen("b", 1, 3, "B"), seen("b", 2, 8, "B")]
+    assert pasts(tmp_path, exposures) == [None, 3]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_several_values_at_the_first_moment_the_smallest_counts(tmp_path: Path, reverse: bool) -> None:
+    same = [seen("a", 1, value, request_id=f"r{value}") for value in (5, None, 4, 6)]
+    none = [seen("b", 1, None, "B", request_id=f"s{number}") for number in range(2)]
+    exposures = [*same, *none, seen("a", 2, 1), seen("b", 2, 2, "B")]
+    assert pasts(tmp_path, exposures[::-1] if reverse else exposures) == [4, None]
+
+
+def test_the_first_exposure_is_that_of_the_experiment(tmp_path: Path) -> None:
+    spring, autumn = {"experiment": "spring"}, {"experiment": "autumn"}
+    exposures = [
+        *[seen("a", 1, 9, **autumn), seen("a", 2, 5, **spring), seen("b", 2, 6, "B", **spring)],
+        *[seen("b", 2, 1, "B", **autumn), seen("c", 3, None, **spring), seen("c", 3, 2, **autumn)],
+    ]
+    assert pasts(tmp_path, exposures, Split({}, experiment="spring")) == [5, 6, None]
+
+
+def test_what_the_variant_moves_later_is_not_taken_out_of_its_lift(tmp_path: Path) -> None:
+    # New users: no past on day 1, and on day 2 their own clicks of day 1, which the variant lifts by half.
+    draw, users = np.random.default_rng(0), 8000
+    arm = np.arange(users) % 2
+    taste = draw.beta(3, 7, users) * (1 + 0.5 * arm)
+    clicks = [draw.random(users) < taste for _ in range(2)]
+    days = np.datetime64(START, "us") + np.repeat([0, 1], users) * np.timedelta64(1, "D")
+    ids, variants = np.tile(np.arange(users), 2).astype(str), np.tile(np.array(["A", "B"])[arm], 2)
+    past = pa.array(np.append(np.zeros(users), clicks[0]), mask=np.repeat([True, False], users))
+    pq.write_table(pa.table({"time": days, "user": ids, "variant": variants, "past": past}), tmp_path / "e.parquet")
+    outcomes = {"time": days + np.timedelta64(1, "m"), "user": ids, "click": np.concatenate(clicks)}
+    pq.write_table(pa.table(outcomes), tmp_path / "o.parquet")
+    files = Files((str(tmp_path / "e.parquet"),), (str(tmp_path / "o.parquet"),), Covariate(column="past"), threads=1)
+    found = analyse(files, Split({}), Attribution(), Rules())
+    assert found["counts"]["covariates"]["users_without"] == users
+    (lift,) = found["steps"][0]["lifts"]
+    assert lift["fixed"]["value"] == lift["without_covariate"]["value"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_rows_of_a_covariate_without_a_user_are_no_two_of_one(tmp_path: Path) -> None:
+    exposures = (write_lines(tmp_path / "e.jsonl", [seen("a", 1, 0), seen("b", 1, 0, "B")]),)
+    outcomes = (write_lines(tmp_path / "o.jsonl", [OUTCOME]),)
+
+    def read(rows: list[Any]) -> Floats | None:
+        past = (write_lines(tmp_path / "p.jsonl", rows),)
+        return join_logs(Files(exposures, outcomes, Covariate(past), threads=1), Split({}), Attribution()).covariate
+
+    nobody = [{"user": "", "past": 1}, {"user": "", "past": 2}, {"user": None, "past": 3}]
+    np.testing.assert_equal(read([*nobody, {"user": "b", "past": 4}]), [np.nan, 4])
+    with pytest.raises(DataError, match=r"p\.jsonl: should have one row a user, received two or more of 'b'$"):
+        read([*nobody, {"user": "b", "past": 4}, {"user": "b", "past": 5}])

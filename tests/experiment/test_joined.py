@@ -81,7 +81,7 @@ def test_every_row_is_kept_or_counted_once(tmp_path: Path) -> None:
     }
     assert joined.counts["outcomes"] == {
         **{"rows": 10, "without_key_or_time": 2, "repeated": 1, "without_exposure": 2, "before_exposure": 1},
-        **{"late": 0, "kept": 4, "joined_by": "user"},
+        **{"late": 0, "kept": 4, "joined_by": "user", "other_experiment": 0},
     }
     assert joined.arm.tolist() == [0, 1]
     assert totals(joined) == {0: (2.0, [2.0]), 1: (1.0, [1.0])}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from funnelcast.experiment.lift import Lift, relative_lift
-from funnelcast.experiment.ratio import ratio
+from funnelcast.experiment.lift import Lift, bounds, relative_lift
+from funnelcast.experiment.ratio import Estimate, ratio
 from funnelcast.metrics import Undefined
 
 
@@ -104,3 +104,38 @@ def test_equal_arms_have_a_lift_of_nothing_without_interval() -> None:
 def test_arms_over_other_clusters_are_refused() -> None:
     with pytest.raises(ValueError, match="same clusters"):
         relative_lift(ratio(np.array([1, 2]), np.array([4, 4])), ratio(np.array([1, 2, 3]), np.array([4, 4, 4])))
+
+
+@pytest.mark.parametrize("rate", [1e-16, 1e-12, 0.001])
+def test_a_rate_that_is_nothing_beside_its_error_has_no_lift(rate: float) -> None:
+    # As CUPED can leave it: the error of 0.05 is at least 50 times the rate, and exp(1.96 * 5e14) is no number.
+    left, whole = Estimate(rate, np.array([0.05, 0, 0])), Estimate(0.3, np.array([0, 0.1, 0.1]))
+    for pair in ((left, whole), (whole, left)):
+        found = relative_lift(*pair)
+        assert isinstance(found, Undefined) and found.reason == "the rate of an arm is too near to 0 for its error"
+
+
+def test_rates_of_counts_are_never_too_near_to_0() -> None:
+    # The least sure there is: one user of a thousand with an event in each arm, each with a relative error of
+    # sqrt(1000 / 999 * ((1 - 1 / 1000)^2 + 999 / 1000^2)) = 1, so that the lift has sqrt(2).
+    events, shown = np.zeros(2000), np.repeat([1.0, 0.0], 1000)
+    a, b = (
+        ratio(np.where(np.arange(2000) == 0, 1, events), shown),
+        ratio(np.where(np.arange(2000) == 1999, 1, events), 1 - shown),
+    )
+    lift = defined(relative_lift(a, b))
+    assert lift.log_error == pytest.approx(math.sqrt(2))
+
+
+def test_rates_too_far_apart_have_no_lift() -> None:
+    # 1 + lift = 1e-17 would be 0, whose logarithm is none.
+    small, large = Estimate(1e-17, np.array([1e-18, 0])), Estimate(1.0, np.array([0, 0.1]))
+    for pair in ((small, large), (large, small)):
+        found = relative_lift(*pair)
+        assert isinstance(found, Undefined) and found.reason == "the rates of the two arms are too far apart"
+
+
+def test_an_interval_that_is_no_number_is_undefined() -> None:
+    found = bounds(0.1, 1000.0)
+    assert isinstance(found, Undefined) and found.reason == "the interval is too wide to be a number"
+    assert bounds(0.0, math.log(2)) == pytest.approx((-0.5, 1.0))

@@ -43,7 +43,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 )
 def test_the_advice_follows_the_decisions(record: dict[str, Any], decisions: tuple[str, str], words: str) -> None:
     for step, decision in zip(record["steps"], decisions, strict=True):
-        step["lifts"][0]["sequence"]["decision"] = decision
+        low, high = {"better": (0.1, 0.3), "worse": (-0.3, -0.1), "open": (-0.1, 0.1)}[decision]
+        step["lifts"][0]["sequence"] |= {"decision": decision, "value": (low + high) / 2, "interval": [low, high]}
     (advice,) = said(record, "what now")
     assert advice.startswith(words)
     (click,) = said(record, "click")
@@ -63,6 +64,24 @@ def test_rows_that_were_left_out_in_numbers_are_said(tmp_path: Path) -> None:
     ]
     first = measured(tmp_path, exposures, outcomes, Split({"A": 0.5, "B": 0.5}, crossed="first"))
     assert said(first, "mind")[0] == "Of 40 users 1 saw several variants and count for their first one."
+
+
+def test_outcomes_without_the_key_of_the_join_are_said(tmp_path: Path) -> None:
+    exposures = [
+        {"time": at(1), "user": f"u{i}", "variant": "AB"[i % 2], "request_id": f"r{i}" if i < 4 else None}
+        for i in range(10)
+    ]
+    outcomes = [row | {"time": at(2), "click": 1} for row in exposures]
+    found = measured(tmp_path, exposures, outcomes, Split({}))
+    assert found["counts"]["outcomes"]["joined_by"] == "request_id"
+    words = "Of 10 outcomes 6 have no {} and are left out; --join user goes by user and time, where they have both."
+    assert said(found, "mind") == [words.format("request_id")]
+    found["window_hours"] = 24.0
+    assert said(found, "mind") == [words.format("request_id or no time")]
+    outcomes = [row | {"user": None if i < 2 else row["user"]} for i, row in enumerate(outcomes)]
+    logs = (write_lines(tmp_path / "e.jsonl", exposures),), (write_lines(tmp_path / "o.jsonl", outcomes),)
+    by_user = analyse(Files(*logs, threads=1), Split({}), Attribution(join="user"), Rules())
+    assert said(by_user, "mind") == ["Of 10 outcomes 2 have no user or no time and are left out."]
 
 
 def test_no_outcome_at_all_is_said(tmp_path: Path) -> None:

@@ -204,7 +204,19 @@ def _decide(steps: Sequence[Record], alpha: float, *, valid: bool) -> None:
 
     Where the split is broken no difference can be put down to the variant, and every decision is void.
     """
-    sequences = [lift["sequence"] for step in steps for lift in step["lifts"]]
-    for sequence, p_value in zip(sequences, holm([s["p_value"] for s in sequences]), strict=True):
-        side = "open" if p_value >= alpha else "better" if sequence["value"] > 0 else "worse"
-        sequence |= {"holm_p": p_value, "decision": side if valid else "void"}
+    pairs = [(step, lift) for step in steps for lift in step["lifts"]]
+    for (step, lift), p_value in zip(pairs, holm([lift["sequence"]["p_value"] for _, lift in pairs]), strict=True):
+        seen = [{"date": look["date"]} | look["lifts"][lift["variant"]] for look in step["looks"]]
+        decided = valid and p_value < alpha
+        # The first look with the least p-value of all up to now is the one that it comes from, and says the side: the
+        # last one may stand on the other, where the lift changed.
+        strongest = min(seen, key=lambda look: float(look["p_value"]))
+        side = ("better" if strongest["value"] > 0 else "worse") if decided else "open" if valid else "void"
+        by = {key: strongest[key] for key in ("date", "value", "interval")} if decided else None
+        lift["sequence"] |= {"holm_p": p_value, "decision": side, "decided_by": by, "changed": _changed(seen)}
+
+
+def _changed(seen: Sequence[Record]) -> bool:
+    """Whether no lift lies in the intervals of all looks, which together hold one that stays the same."""
+    intervals = [look["interval"] for look in seen if look["interval"] is not None]
+    return bool(intervals) and max(low for low, _ in intervals) > min(high for _, high in intervals)

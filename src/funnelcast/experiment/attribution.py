@@ -10,6 +10,7 @@ from typing import Any, Literal
 import duckdb
 
 from funnelcast.errors import DataError
+from funnelcast.experiment.exposed_users import is_analysed
 from funnelcast.experiment.logs import Log
 
 __all__ = ["Attribution", "attribute"]
@@ -28,7 +29,8 @@ class Attribution:
             empty: every column that is not one of the exposure log.
         join: by `user` and time: an outcome belongs to the last exposure of its user at or before it; by
             `request_id`: to the exposure of that id; `auto`: by `request_id` where both logs have it.
-        window: an outcome later than this after its exposure does not count; None for no limit.
+        window: an outcome later than this after its exposure does not count, nor does one without a time; None for no
+            limit.
 
     Raises:
         DataError: the window is not above 0, or a step is named twice.
@@ -50,8 +52,9 @@ def attribute(
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Make the table `outcomes` (id, exposed_day, known_day, x0, x1, ...) from `users` and `exposed`.
 
-    Left out and counted: rows without user (or request) or time, rows that repeat another in every column, of users
-    without an exposure in the analysis, before the first exposure, and later than the window.
+    Left out and counted: rows of another experiment (one that names none is of all), without user (or request) or
+    time, rows that repeat another in every column, of users without an exposure in the analysis, before the first
+    exposure, and later than the window.
 
     Args:
         connection: the database, with the tables of `find_users`.
@@ -63,7 +66,8 @@ def attribute(
         The steps, and what was counted.
 
     Raises:
-        DataError: a column is missing or of the wrong type, a time is none, or a number is below 0 or not finite.
+        DataError: a column is missing or of the wrong type, a time is none, a number is below 0 or not finite, or a
+            request that outcomes are joined by is of several users.
     """
     by_request = plan.join == "request_id" or (plan.join == "auto" and has_request and "request_id" in log.types)
     timed = [] if by_request and plan.window is None else ["time"]
@@ -74,39 +78,67 @@ def attribute(
     if not steps:
         raise log.error(f"should have a column a step, received {', '.join(log.types)}")
     log.need(*steps)
-    _read(connection, log, steps, by_request=by_request)
+    _read(connection, log, steps, by_request=by_request, timed=bool(timed))
+    if by_request:
+        _check_requests(connection, log)
     late = (
         "false"
         if plan.window is None
         else f"time > since + to_microseconds({plan.window // timedelta(microseconds=1)})"
     )
     _join(connection, steps, by_request=by_request, late=late)
-    names = ("rows", "without_key_or_time", "repeated", "without_exposure", "before_exposure", "late", "kept")
-    row = connection.execute(
-        "SELECT coalesce(sum(copies), 0)::BIGINT, coalesce(sum(copies) FILTER (state = -1), 0)::BIGINT, "
-        "coalesce(sum(copies - 1) FILTER (state >= 0), 0)::BIGINT, "
-        "count_if(state = 0), count_if(state = 1), count_if(state = 2), count_if(state = 3) FROM joined"
-    ).fetchone()
-    assert row is not None
+    counts = _count(connection)
     numbers = ", ".join(f"x{i}" for i in range(len(steps)))
     connection.execute(
         f"CREATE TABLE outcomes AS SELECT id, CAST(since AS DATE) AS exposed_day, "
         f"CAST(coalesce(time, since) AS DATE) AS known_day, {numbers} FROM joined WHERE state = 3"
     )
     connection.execute("DROP TABLE joined; DROP TABLE raw_outcomes")
-    return steps, dict(zip(names, row, strict=True)) | {"joined_by": "request_id" if by_request else "user"}
+    return steps, counts | {"joined_by": "request_id" if by_request else "user"}
 
 
-def _read(connection: duckdb.DuckDBPyConnection, log: Log, steps: Sequence[str], *, by_request: bool) -> None:
-    """Make `raw_outcomes` (key, time, copies, x...) of distinct rows; the key is null where a row cannot be joined."""
+def _check_requests(connection: duckdb.DuckDBPyConnection, log: Log) -> None:
+    """Refuse an id of several users: its outcomes would count for each of them."""
+    # After `find_users` the log has a request once for each of its users.
+    shared = connection.execute(
+        "SELECT request_id, count(*) FROM exposed WHERE request_id IS NOT NULL "
+        "GROUP BY request_id HAVING count(*) > 1 ORDER BY request_id LIMIT 1"
+    ).fetchone()
+    if shared is not None:
+        raise log.error(
+            "joining by request_id needs exposures whose column 'request_id' holds ids of one user each, received "
+            f"{shared[0]!r} of {shared[1]:,} users; --join user goes by user and time"
+        )
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Count the rows of `joined`, each once, by its first reason."""
+    names = (
+        *("rows", "other_experiment", "without_key_or_time", "repeated"),
+        *("without_exposure", "before_exposure", "late", "kept"),
+    )
+    row = connection.execute(
+        "SELECT coalesce(sum(copies), 0)::BIGINT, coalesce(sum(copies) FILTER (state = -2), 0)::BIGINT, "
+        "coalesce(sum(copies) FILTER (state = -1), 0)::BIGINT, "
+        "coalesce(sum(copies - 1) FILTER (state >= 0), 0)::BIGINT, "
+        "count_if(state = 0), count_if(state = 1), count_if(state = 2), count_if(state = 3) FROM joined"
+    ).fetchone()
+    assert row is not None
+    return dict(zip(names, row, strict=True))
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, log: Log, steps: Sequence[str], *, by_request: bool, timed: bool
+) -> None:
+    """Make `raw_outcomes` (key, time, other, copies, x...) of distinct rows; a row that cannot be joined has no key."""
     numbers = ", ".join(f"coalesce({log.number(step)}, 0) AS x{i}" for i, step in enumerate(steps))
     time = log.time("time") if "time" in log.types else "CAST(NULL AS TIMESTAMP)"
     unread = log.unread_time("time") if "time" in log.types else "CAST(NULL AS VARCHAR)"
     key = log.text("request_id" if by_request else "user")
-    key = key if by_request else f"CASE WHEN {time} IS NOT NULL THEN {key} END"
+    key = f"CASE WHEN {time} IS NOT NULL THEN {key} END" if timed else key
     connection.execute(
-        f"CREATE TABLE raw_outcomes AS SELECT {key} AS key, {time} AS time, {unread} AS unread, {COPIES} AS copies, "
-        f"{numbers} "
+        f"CREATE TABLE raw_outcomes AS SELECT {key} AS key, {time} AS time, {unread} AS unread, "
+        f"NOT {is_analysed(connection, log)} AS other, {COPIES} AS copies, {numbers} "
         f"FROM (SELECT *, count(*) AS {COPIES} FROM {log.relation} GROUP BY ALL)"
     )
     if "time" in log.types:
@@ -127,21 +159,19 @@ def _no_count(number: str) -> str:
 def _join(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], *, by_request: bool, late: str) -> None:
     """Make `joined` (id, since, time, copies, state, x...) with the states below."""
     numbers = ", ".join(f"o.x{i}" for i in range(len(steps)))
+    columns = f"e.id, e.time AS since, o.time, o.key, o.other, o.copies, {numbers}"
     if by_request:
-        source = (
-            f"SELECT e.id, e.time AS since, o.time, e.id AS known, o.key, o.copies, {numbers} FROM raw_outcomes o "
-            "LEFT JOIN exposed e ON o.key = e.request_id"
-        )
+        source = f"SELECT {columns}, e.id AS known FROM raw_outcomes o LEFT JOIN exposed e ON o.key = e.request_id"
         early = "time < since"
     else:
         source = (
-            f"SELECT e.id, e.time AS since, o.time, u.id AS known, o.key, o.copies, {numbers} FROM raw_outcomes o "
+            f"SELECT {columns}, u.id AS known FROM raw_outcomes o "
             "LEFT JOIN users u ON o.key = u.user "
             "ASOF LEFT JOIN exposed e ON o.key = e.user AND o.time >= e.time"
         )
         early = "since IS NULL"
-    # -1: no key, 0: no exposure, 1: before it, 2: later than the window, 3: kept.
+    # -2: another experiment, -1: no key, 0: no exposure, 1: before it, 2: later than the window, 3: kept.
     connection.execute(
-        "CREATE TABLE joined AS SELECT *, CASE WHEN key IS NULL THEN -1 WHEN known IS NULL THEN 0 "
+        "CREATE TABLE joined AS SELECT *, CASE WHEN other THEN -2 WHEN key IS NULL THEN -1 WHEN known IS NULL THEN 0 "
         f"WHEN {early} THEN 1 WHEN {late} THEN 2 ELSE 3 END AS state FROM ({source})"
     )

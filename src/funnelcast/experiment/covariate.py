@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funnelcast.errors import DataError
+from funnelcast.experiment.exposed_users import is_analysed
 from funnelcast.experiment.logs import Log, open_log
 from funnelcast.experiment.ratio import Estimate, ratio
 from funnelcast.metrics import Undefined
@@ -29,7 +30,8 @@ class Covariate:
 
     Args:
         files: paths or globs with `user` and the covariate, one row a user; empty: it is a column of the exposures, of
-            which the user's first one counts.
+            which the user's first one counts, even where it is null: a later value may be the variant's doing. Of
+            several at that moment the smallest counts.
         column: its name; None for the only other column of the files.
     """
 
@@ -60,15 +62,23 @@ def read_covariate(
     value, user = log.number(column), log.text("user")
     if plan.files:
         twice = connection.execute(
-            f"SELECT {user} AS user FROM {log.relation} WHERE user IS NOT NULL GROUP BY 1 HAVING count(*) > 1 LIMIT 1"
+            f"SELECT {user} AS user FROM {log.relation} WHERE {user} IS NOT NULL GROUP BY ALL HAVING count(*) > 1 "
+            "ORDER BY 1 LIMIT 1"
         ).fetchone()
         if twice is not None:
             raise log.error(f"should have one row a user, received two or more of '{twice[0]}'")
         found = f"SELECT {user} AS user, {value} AS value FROM {log.relation}"
+        first = "true"
     else:
-        found = f"SELECT {user} AS user, arg_min({value}, {log.time('time')}) AS value FROM {log.relation} GROUP BY 1"
+        found = (
+            f"SELECT {user} AS user, {value} AS value, {log.time('time')} AS time FROM {log.relation} "
+            f"WHERE {is_analysed(connection, log)}"
+        )
+        first = "time = first_time"
+    # The least of several at one moment, so that the order of the rows does not matter.
     known = connection.execute(
-        f"SELECT id, value FROM users JOIN ({found}) USING (user) WHERE isfinite(value)"
+        f"SELECT id, min(value) AS value FROM users JOIN ({found}) USING (user) "
+        f"WHERE {first} AND isfinite(value) GROUP BY id"
     ).fetchnumpy()
     values = np.full(users, np.nan)
     values[known["id"].astype(np.int64)] = known["value"]

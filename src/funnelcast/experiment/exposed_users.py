@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,10 +15,10 @@ from funnelcast.errors import ConfigError, DataError, choices
 from funnelcast.experiment.logs import Log
 from funnelcast.experiment.shares import check_shares
 
-__all__ = ["Split", "find_users"]
+__all__ = ["Split", "find_users", "is_analysed"]
 
 Crossed = Literal["drop", "first"]
-_NAMED = 5  # unknown variants that are named
+_NAMED = 5  # unknown variants, or experiments, that are named
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Split:
 def find_users(
     connection: duckdb.DuckDBPyConnection, log: Log, split: Split
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Make the tables `users` (id, user, arm, first_time) and `exposed`, which is the log of those users.
+    """Make the tables `users` (id, user, arm, first_time), `exposed`, which is their log, and `experiment` (name).
 
     A user belongs to the variant of the first exposure, from which on outcomes count. Rows without user, variant or
-    time, of variants that are not in the plan, and repeated ones (the same request, or the same user, variant and
-    time) are left out.
+    time, of variants that are not in the plan, and repeated ones (the same request of the same user, or without a
+    request the same user, variant and time) are left out.
 
     Args:
         connection: the database.
@@ -77,10 +78,13 @@ def find_users(
     log = _pooled(log, *split.shares) if split.pooled else log
     log.need("time", "user", "variant")
     experiment, where = _of_experiment(connection, log, split)
+    name = "CAST(NULL AS VARCHAR)" if experiment is None else literal(experiment)
+    connection.execute(f"CREATE TABLE experiment AS SELECT {name} AS name")
     _read(connection, log, where)
     shares = _shares(connection, log, split)
     counts = _count(connection, shares)
-    key = "coalesce(request_id, concat(user, chr(31), variant, chr(31), time)), request_id IS NULL"
+    # Two users may share an id: then it is no name of one answer, and neither of them is the other's repetition.
+    key = "user, request_id, CASE WHEN request_id IS NULL THEN {'variant': variant, 'time': time} END"
     connection.execute(
         "CREATE TABLE exposures AS SELECT * FROM raw_exposures "
         f"WHERE user IS NOT NULL AND time IS NOT NULL AND list_contains({text_list(list(shares))}, variant) "
@@ -113,6 +117,19 @@ def find_users(
         raise log.error(f"should have exposures that can be used, received none in {counts['rows']:,} rows")
     connection.execute("DROP TABLE exposures; DROP TABLE everyone")
     return shares, counts | {"experiment": experiment}
+
+
+def is_analysed(connection: duckdb.DuckDBPyConnection, log: Log) -> str:
+    """Write the condition that a row of a log is of the analysed experiment; one that names none is of all of them.
+
+    Args:
+        connection: the database, with the table `experiment` of `find_users`.
+        log: of outcomes or exposures.
+    """
+    name = _one(connection, "SELECT name FROM experiment")[0]
+    if name is None or "experiment" not in log.types:
+        return "true"
+    return f"coalesce({log.text('experiment')} = {literal(name)}, true)"
 
 
 def _read(connection: duckdb.DuckDBPyConnection, log: Log, where: str) -> None:
@@ -178,15 +195,25 @@ def _of_experiment(connection: duckdb.DuckDBPyConnection, log: Log, split: Split
             log.need("experiment")
         return None, ""
     column = log.text("experiment")
-    rows = connection.execute(f"SELECT DISTINCT {column} FROM {log.relation} LIMIT 100").fetchall()
+    if split.experiment is not None:
+        where = f"WHERE {column} = {literal(split.experiment)}"
+        if connection.execute(f"SELECT 1 FROM {log.relation} {where} LIMIT 1").fetchone() is not None:
+            return split.experiment, where
+    rows = connection.execute(f"SELECT DISTINCT {column} FROM {log.relation}").fetchall()
     names = sorted(str(row[0]) for row in rows if row[0] is not None)
-    if split.experiment is None:
-        if len(names) > 1:
-            raise log.error(f"holds several experiments, name one; known: {', '.join(names)}")
-        return (names[0] if names else None), ""
-    if split.experiment not in names:
-        raise log.error(f"experiment '{split.experiment}' has no rows; {choices(names, split.experiment)}")
-    return split.experiment, f"WHERE {column} = {literal(split.experiment)}"
+    if split.experiment is not None:
+        raise log.error(f"experiment '{split.experiment}' has no rows; {_some(names, split.experiment)}")
+    if len(names) > 1:
+        raise log.error(f"holds several experiments, name one; {_some(names)}")
+    return (names[0] if names else None), ""
+
+
+def _some(names: list[str], received: str | None = None) -> str:
+    """Name the valid choices, not more than can be read; the nearest one is among them."""
+    near = difflib.get_close_matches(received, names, n=1) if received else []
+    shown = list(dict.fromkeys([*near, *names]))[:_NAMED]
+    more = len(names) - len(shown)
+    return choices(shown, received) + (f" and {more:,} more" if more else "")
 
 
 def _shares(connection: duckdb.DuckDBPyConnection, log: Log, split: Split) -> dict[str, float]:

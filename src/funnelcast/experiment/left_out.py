@@ -17,6 +17,7 @@ _REASONS = {
         "repeated": "repeated",
     },
     "outcomes": {
+        "other_experiment": "of another experiment",
         "without_key_or_time": "without user, request or time",
         "repeated": "repeated",
         "without_exposure": "of users or requests without an exposure in the analysis",

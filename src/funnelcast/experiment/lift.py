@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from funnelcast.experiment.ratio import LEVEL, Estimate, Interval, normal_quantile
 from funnelcast.metrics import Undefined
 
-__all__ = ["Lift", "relative_lift"]
+__all__ = ["Lift", "bounds", "relative_lift"]
+
+# The relative error of a rate of counts or amounts is at most 2; beyond this a covariate took away the whole rate, and
+# what is left of it may be rounding.
+_LEAST_SURE = 10.0
+_FARTHEST = 30.0  # of log(1 + lift): a rate 1e13 times the other; 1 + lift would lose its digits
+_LARGEST = 700.0  # exp of more is no number
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,24 @@ class Lift:
         """
         if self.log_error == 0:
             return Undefined("the two arms do not differ in any cluster")
-        margin = normal_quantile(level) * self.log_error
-        return tuple((1 + self.value) * math.exp(sign * margin) - 1 for sign in (-1, 1))  # type: ignore[return-value]
+        return bounds(math.log1p(self.value), normal_quantile(level) * self.log_error)
+
+
+def bounds(middle: float, half: float) -> Interval | Undefined:
+    """Return exp(middle -+ half) - 1, the interval of a lift, or why it is not defined.
+
+    Args:
+        middle: log(1 + lift).
+        half: half the width on that scale.
+
+    Example:
+        >>> low, high = bounds(math.log(2), math.log(4))
+        >>> round(low, 6), round(high, 6)
+        (-0.5, 7.0)
+    """
+    if not middle + half <= _LARGEST:
+        return Undefined("the interval is too wide to be a number")
+    return math.expm1(middle - half), math.expm1(middle + half)
 
 
 def relative_lift(base: Estimate | Undefined, other: Estimate | Undefined) -> Lift | Undefined:
@@ -47,6 +69,10 @@ def relative_lift(base: Estimate | Undefined, other: Estimate | Undefined) -> Li
     Args:
         base: a, > 0 or else the lift is not defined.
         other: b, > 0 or else the lift is not defined.
+
+    Returns:
+        The lift, or why it is not defined: besides rates of 0, rates that are nothing beside their error, as a
+        covariate can leave them, and rates that are too far apart for a ratio.
 
     Source: Deng, Knoblich and Lu, KDD 2018, section 3.
 
@@ -69,5 +95,9 @@ def relative_lift(base: Estimate | Undefined, other: Estimate | Undefined) -> Li
         )
     if base.value <= 0 or other.value <= 0:
         return Undefined("an arm has no events")
+    if any(arm.standard_error > _LEAST_SURE * arm.value for arm in (base, other)):
+        return Undefined("the rate of an arm is too near to 0 for its error")
+    if abs(math.log(other.value) - math.log(base.value)) > _FARTHEST:
+        return Undefined("the rates of the two arms are too far apart")
     influence = other.influence / other.value - base.influence / base.value
     return Lift(other.value / base.value - 1, math.sqrt(float(influence @ influence)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 import duckdb
 
 from funnelcast.data.source import column_kind
-from funnelcast.data.sql import identifier, literal, text_list
+from funnelcast.data.sql import identifier, literal
 from funnelcast.errors import DataError, choices
+from funnelcast.experiment.log_files import IDS, NUMBERS, file_format, find_files, read_call
 
 __all__ = ["Log", "open_log"]
 
-_ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
-_NUMBERS = ("whole", "float", "decimal", "boolean")
 FILE, _ROW, _PLACE = '"funnelcast:file"', '"funnelcast:row"', '"funnelcast:place"'
-# Python's dates end there; infinity is outside as well.
-_FIRST, _LAST = "TIMESTAMP '0001-01-01'", "TIMESTAMP '9999-12-31 23:59:59.999999'"
+# Python's dates end there; infinity is outside as well. `26-03-01` would be of the first century.
+_FIRST, _LAST = "TIMESTAMP '0100-01-01'", "TIMESTAMP '9999-12-31 23:59:59.999999'"
+_EXACT = 2**53  # up to here doubles tell whole numbers apart
 _LONGEST = 60  # characters of a wrong value that are shown
 
 
@@ -31,7 +30,7 @@ class Log:
         what: `exposures`, `outcomes` or `covariates`, for messages.
         files: the paths.
         relation: what stands after FROM.
-        types: column name -> SQL type.
+        types: column name -> SQL type, see `log_files.read_call`.
         traced: the relation as it was opened, with the file of each row as the column `FILE`.
     """
 
@@ -57,15 +56,53 @@ class Log:
             )
 
     def text(self, column: str) -> str:
-        """Write a column as SQL text; an empty text is null.
+        """Write a column as SQL text; an empty text and NaN are null, and 7.0 is 7 as in a column of whole numbers.
 
         Args:
             column: name of an existing column.
         """
+        name, kind, written = identifier(column), self.types[column], self._written(column)
+        if kind == "JSON":
+            number = f"TRY_CAST({written} AS DOUBLE)"
+            return f"CASE WHEN json_type({name}) = 'DOUBLE' THEN {_whole(number, written)} ELSE {written} END"
+        if column_kind(kind) == "float" or kind.startswith("DECIMAL"):
+            return _whole(f"CAST({name} AS DOUBLE)", written)
+        return written
+
+    def _written(self, column: str) -> str:
+        """Write a column as SQL text as the file has it; an empty text is null."""
         name = identifier(column)
         # Where lines differ in type DuckDB keeps JSON, whose texts are quoted.
         value = f"json_extract_string({name}, '$')" if self.types[column] == "JSON" else f"CAST({name} AS VARCHAR)"
         return f"nullif({value}, '')"
+
+    def check_ids(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuse a log with ids that are numbers with a fraction and too large to tell one from the next.
+
+        Args:
+            connection: the database.
+
+        Raises:
+            DataError: there are such ids; one is named with its row.
+        """
+        lost: dict[str, str] = {}
+        for column in (name for name in IDS if name in self.types):
+            kind, written = self.types[column], self._written(column)
+            if column_kind(kind) == "float":
+                lost[column] = f"(abs({identifier(column)}) > {_EXACT} AND NOT isnan({identifier(column)}))"
+            elif kind == "JSON":  # whole numbers of any length are read as they are written
+                rounded = f"json_type({identifier(column)}) = 'DOUBLE' AND NOT regexp_full_match({written}, '-?[0-9]+')"
+                number = f"TRY_CAST({written} AS DOUBLE)"
+                lost[column] = f"({rounded} AND abs({number}) > {_EXACT} AND NOT isnan({number}))"
+        if not lost:
+            return
+        query = f"SELECT {', '.join(f'count_if({wrong})' for wrong in lost.values())} FROM {self.relation}"
+        counts = connection.execute(query).fetchone()
+        assert counts is not None
+        for (column, wrong), count in zip(lost.items(), counts, strict=True):
+            if count:
+                wanted = "text or whole numbers, for beyond 2^53 numbers with a fraction make one id of several"
+                raise self.refusal(connection, column, wrong, wanted)
 
     def time(self, column: str) -> str:
         """Write a column as an SQL timestamp in UTC; text that is no time is null, see `unread_time`.
@@ -80,7 +117,7 @@ class Log:
         if column_kind(kind) in ("timestamp", "date"):
             return f"CAST({identifier(column)} AS TIMESTAMP)"
         if kind in ("VARCHAR", "JSON"):
-            return f"CAST(TRY_CAST({self.text(column)} AS TIMESTAMPTZ) AS TIMESTAMP)"
+            return f"CAST(TRY_CAST({self._written(column)} AS TIMESTAMPTZ) AS TIMESTAMP)"
         raise self.error(
             f"column '{column}' should hold timestamps or text such as 2026-03-01T12:00:00Z, received {kind}; "
             "bring Unix time to timestamps first"
@@ -96,7 +133,7 @@ class Log:
             DataError: the column holds neither timestamps nor text.
         """
         time = self.time(column)
-        return f"CASE WHEN {time} IS NULL OR {time} NOT BETWEEN {_FIRST} AND {_LAST} THEN {self.text(column)} END"
+        return f"CASE WHEN {time} IS NULL OR {time} NOT BETWEEN {_FIRST} AND {_LAST} THEN {self._written(column)} END"
 
     def check_times(
         self, connection: duckdb.DuckDBPyConnection, column: str, table: str, unread: str, where: str = ""
@@ -138,7 +175,7 @@ class Log:
         counted = f"SELECT *, row_number() OVER () AS {_ROW} FROM {self.traced}"
         placed = f"SELECT *, {_ROW} - min({_ROW}) OVER (PARTITION BY {FILE}) + 1 AS {_PLACE} FROM ({counted})"
         found = connection.execute(
-            f"SELECT {FILE}, {_PLACE}, {self.text(column)}, count(*) OVER () "
+            f"SELECT {FILE}, {_PLACE}, {self._written(column)}, count(*) OVER () "
             f"FROM (SELECT * FROM ({placed}) {where}) WHERE {wrong} ORDER BY {_ROW} LIMIT 1"
         ).fetchone()
         assert found is not None
@@ -158,12 +195,30 @@ class Log:
         """
         kind = self.types[column]
         if kind == "JSON":  # every value is null, or the types differ
-            text = self.text(column)
+            text = self._written(column)
             value = f"WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE coalesce(TRY_CAST({text} AS DOUBLE), 'nan') END"
             return f"CASE WHEN {text} IS NOT NULL THEN CASE {text} {value} END"
-        if column_kind(kind) not in _NUMBERS:
+        if column_kind(kind) not in NUMBERS:
             raise self.error(f"column '{column}' should hold numbers or truth values, received {kind}")
         return f"CAST({identifier(column)} AS DOUBLE)"
+
+    def check_numbers(self, connection: duckdb.DuckDBPyConnection, column: str) -> None:
+        """Refuse a log with values among numbers that are none, for which `number` has NaN.
+
+        Args:
+            connection: the database.
+            column: name of a column of numbers.
+
+        Raises:
+            DataError: there are such values; one is named with its row.
+        """
+        if self.types[column] != "JSON":  # all values are of one type
+            return
+        written = self._written(column)
+        wrong = f"{written} NOT IN ('true', 'false') AND TRY_CAST({written} AS DOUBLE) IS NULL"
+        row = connection.execute(f"SELECT count(*) FROM {self.relation} WHERE {wrong}").fetchone()
+        if row is not None and row[0]:
+            raise self.refusal(connection, column, wrong, "numbers, truth values or null")
 
     def error(self, message: str) -> DataError:
         """Make an error that names the files.
@@ -184,59 +239,27 @@ def open_log(connection: duckdb.DuckDBPyConnection, patterns: Sequence[str], wha
         what: `exposures`, `outcomes` or `covariates`, for messages.
 
     Raises:
-        DataError: a file is missing, unreadable, empty, or of an unknown or another format.
+        DataError: a file is missing, unreadable, empty, or of an unknown or another format, or an id has lost digits.
     """
-    files = _find(patterns, what)
-    formats = {_format(file, what) for file in files}
-    if len(formats) > 1:
-        raise DataError(f"{what}: files should be of one format, received Parquet and JSON lines")
+    files = find_files(patterns, what)
+    kind = file_format(files, what)
     filled = [file for file in files if Path(file).stat().st_size]
     if not filled:
         raise DataError(f"{what} {files[0]}: should have at least one row, received an empty file")
-    # Escaped brackets keep DuckDB from reading a file's name as a pattern once more.
-    names = text_list([glob.escape(file) for file in filled])
-    call = f"read_parquet({names}, union_by_name = true"
-    if formats == {"json"}:
-        # All lines decide the types: a field that turns from number to text late would fail the reading.
-        call = (
-            f"read_json({names}, format = 'newline_delimited', records = true, union_by_name = true, sample_size = -1"
-        )
-    relation, traced = f"{call})", f"{call}, filename = {literal(FILE.strip(chr(34)))})"
-    try:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-    except duckdb.Error as error:
-        raise DataError(f"{what} {filled[0]}: should be readable {_WORDS[formats.pop()]}, {_cause(error)}") from error
-    return Log(what, tuple(filled), relation, {str(row[0]): str(row[1]) for row in described}, traced)
+    call, types = read_call(connection, filled, kind, what)
+    traced = f"{call}, filename = {literal(FILE.strip(chr(34)))})"
+    log = Log(what, tuple(filled), f"{call})", types, traced)
+    log.check_ids(connection)
+    return log
 
 
-_WORDS = {"parquet": "Parquet", "json": "JSON lines"}
-
-
-def _cause(error: duckdb.Error) -> str:
-    return f"received: {str(error).splitlines()[0]}"
+def _whole(number: str, text: str) -> str:
+    """Write an id that is a number with a fraction as text: 7.0 as the 7 of a whole column, NaN as null."""
+    whole = f"abs({number}) <= {_EXACT} AND {number} = trunc({number})"
+    digits = f"CAST(TRY_CAST({number} AS BIGINT) AS VARCHAR)"
+    return f"CASE WHEN isnan({number}) THEN NULL WHEN {whole} THEN {digits} ELSE {text} END"
 
 
 def _shown(value: str) -> str:
     """Quote a value for a message of one line."""
     return repr(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}...")
-
-
-def _find(patterns: Sequence[str], what: str) -> list[str]:
-    """Expand the patterns, each file once."""
-    files: list[str] = []
-    for pattern in patterns:
-        if Path(pattern).is_file():
-            files.append(pattern)
-            continue
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207
-        if not found:
-            raise DataError(f"{what}: '{pattern}' should be a file or match at least one, received nothing")
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _format(file: str, what: str) -> str:
-    endings = [ending.lower() for ending in Path(file).suffixes if ending.lower() not in (".gz", ".zst")]
-    if not endings or endings[-1] not in _ENDINGS:
-        raise DataError(f"{what} {file}: should end in one of {', '.join(_ENDINGS)}, received '{Path(file).name}'")
-    return _ENDINGS[endings[-1]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from funnelcast.errors import ConfigError
 from funnelcast.experiment.covariate import adjusted
 from funnelcast.experiment.joined import Cells, Joined
-from funnelcast.experiment.lift import Lift, relative_lift
+from funnelcast.experiment.lift import Lift, bounds, relative_lift
 from funnelcast.experiment.ratio import Estimate, Interval, ratio
 from funnelcast.experiment.sequence import always_valid_p, mixing_spread, radius
 from funnelcast.metrics import Undefined
@@ -205,4 +205,4 @@ def _look(rates: Rates, rival: int, spread: float, alpha: float, least: float) -
         return Look(lift, Undefined("the arms do not differ in any user"), least)
     middle, half = math.log1p(lift.value), radius(lift.log_error, spread, alpha)
     p_value = always_valid_p(middle, lift.log_error, spread)
-    return Look(lift, (math.expm1(middle - half), math.expm1(middle + half)), min(least, p_value))
+    return Look(lift, bounds(middle, half), min(least, p_value))

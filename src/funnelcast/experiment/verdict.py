@@ -11,7 +11,7 @@ from funnelcast.report.elements import isolate
 __all__ = ["gain", "p_text", "split_text", "verdict"]
 
 Record = Mapping[str, Any]
-_MANY = 0.01  # share of users seen in two variants, or of outcomes without an exposure, that is worth a sentence
+_MANY = 0.01  # share of users seen in two variants, or of outcomes left out for a reason, that is worth a sentence
 
 
 def gain(value: float | None, sign: str = "+") -> str:
@@ -86,25 +86,46 @@ def split_text(record: Record) -> str:
 def _of_lift(record: Record, lift: Record) -> str:
     """Say what is known of one step and rival."""
     found, rival, base = lift["sequence"], isolate(lift["variant"]), isolate(record["base"])
-    if found["interval"] is None:
-        return f"Nothing can be said of {rival} yet: {found['reason']}."
-    low, high = (gain(bound) for bound in found["interval"])
-    within = f"always-valid {(1 - record['alpha']) * 100:.4g} % interval {low} to {high}"
+    level, p_value = (1 - record["alpha"]) * 100, f"{p_text(found['holm_p'])} after Holm"
+    unlike = " No one lift lies in the intervals of all days: it changed over time, see the daily rates."
+    changed = unlike if found["changed"] else ""
     if found["decision"] == "open":
-        return f"No difference of {rival} from {base} is shown so far ({within}; {p_text(found['holm_p'])} after Holm)."
-    return (
-        f"{rival} is {found['decision']} than {base}: {gain(found['value'])} "
-        f"({within}; {p_text(found['holm_p'])} after Holm)."
-    )
+        if found["interval"] is None:
+            return f"Nothing can be said of {rival} yet: {found['reason']}."
+        return f"No difference of {rival} from {base} is shown so far ({_within(found, level)}; {p_value}).{changed}"
+    by = found if _stands(found) else found["decided_by"]
+    lifted = f"{gain(by['value'])} ({_within(by, level)}; {p_value})"
+    if by is found:
+        return f"{rival} is {found['decision']} than {base}: {lifted}.{changed}"
+    now = f"it is {gain(found['value'])} ({_within(found, level)})" if found["interval"] else found["reason"]
+    doubt = changed or " If the lift is the same on all days, the decision stands; see the daily rates."
+    return f"{rival} was {found['decision']} than {base} up to {by['date']}: {lifted}. Not so now: {now}.{doubt}"
+
+
+def _within(look: Record, level: float) -> str:
+    low, high = look["interval"]
+    return f"always-valid {level:.4g} % interval {gain(low)} to {gain(high)}"
+
+
+def _stands(sequence: Record) -> bool:
+    """Whether the present interval is on the side that was decided; the look that decided may be an earlier one."""
+    if sequence["interval"] is None:
+        return False
+    low, high = sequence["interval"]
+    return bool(low > 0 if sequence["decision"] == "better" else high < 0)
 
 
 def _advice(record: Record) -> str:
     """Say what may be done; the sequences allow to stop at any time."""
-    decisions = [lift["sequence"]["decision"] for step in record["steps"] for lift in step["lifts"]]
-    if "open" not in decisions:
-        return "Every step is decided; the test may be stopped."
-    if set(decisions) == {"open"}:
+    sequences = [lift["sequence"] for step in record["steps"] for lift in step["lifts"]]
+    decided = [sequence for sequence in sequences if sequence["decision"] != "open"]
+    if not decided:
         return "Nothing is decided; the test may go on for as long as is wanted, at the same chance of a false alarm."
+    if any(sequence["changed"] or not _stands(sequence) for sequence in decided):
+        number = "Every step is" if len(decided) == len(sequences) else "Some steps are"
+        return f"{number} decided, but a lift does not look the same on all days; read the daily rates before acting."
+    if len(decided) == len(sequences):
+        return "Every step is decided; the test may be stopped."
     return "Some steps are decided and stay so; the test may be stopped, or go on for the others."
 
 
@@ -128,11 +149,31 @@ def _warnings(record: Record) -> list[str]:
     if exposures["unknown_variant"]:
         names = ", ".join(map(isolate, exposures["unknown_variants"]))
         found.append(f"{exposures['unknown_variant']:,} exposures are of variants that are not in the plan: {names}.")
-    unmatched = outcomes["without_exposure"]
-    if unmatched > _MANY * max(outcomes["rows"], 1):
-        found.append(
-            f"Of {outcomes['rows']:,} outcomes {unmatched:,} are of users without an exposure in the analysis."
-        )
+    found += _lost(record)
     if not outcomes["kept"]:
         found.append("No outcome is left: check the time zones, the ids and the window.")
+    return found
+
+
+def _lost(record: Record) -> list[str]:
+    """Say how many outcomes found no exposure, where it is many."""
+    outcomes = record["counts"]["outcomes"]
+    enough = _MANY * max(outcomes["rows"], 1)
+    found = []
+    # Counts that were made by hand may be without the rarer ones.
+    if outcomes.get("without_key_or_time", 0) > enough:
+        by_request = outcomes["joined_by"] == "request_id"
+        timed = not by_request or record["window_hours"] is not None
+        key, advice = (
+            ("request_id", "; --join user goes by user and time, where they have both") if by_request else ("user", "")
+        )
+        found.append(
+            f"Of {outcomes['rows']:,} outcomes {outcomes['without_key_or_time']:,} have no {key}"
+            f"{' or no time' if timed else ''} and are left out{advice}."
+        )
+    if outcomes["without_exposure"] > enough:
+        found.append(
+            f"Of {outcomes['rows']:,} outcomes {outcomes['without_exposure']:,} are of users without an exposure in "
+            "the analysis."
+        )
     return found
