@@ -29,7 +29,10 @@ from .logs_on_disk import World
 
 OPTIONS: dict[str, Any] = {"crossed": "drop", "window_hours": None}
 NOTHING = {"users_crossed": 0, "users_seen": 0, "unknown_variant": 0, "unknown_variants": []}
-COUNTS: dict[str, dict[str, Any]] = {"exposures": NOTHING, "outcomes": {"rows": 0, "without_exposure": 0, "kept": 1}}
+COUNTS: dict[str, dict[str, Any]] = {
+    "exposures": NOTHING,
+    "outcomes": {"rows": 0, "without_key_or_time": 0, "without_exposure": 0, "kept": 1},
+}
 
 
 def joined(

@@ -20,7 +20,10 @@ from funnelcast.experiment.looks import Rules
 from funnelcast.experiment.verdict import verdict
 
 SEEN = {"users_crossed": 0, "users_seen": 0, "unknown_variant": 0, "unknown_variants": []}
-COUNTS: dict[str, dict[str, Any]] = {"exposures": SEEN, "outcomes": {"rows": 0, "without_exposure": 0, "kept": 1}}
+COUNTS: dict[str, dict[str, Any]] = {
+    "exposures": SEEN,
+    "outcomes": {"rows": 0, "without_key_or_time": 0, "without_exposure": 0, "kept": 1},
+}
 FIRST = (1000, 200, 300)
 
 

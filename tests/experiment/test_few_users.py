@@ -17,7 +17,7 @@ from funnelcast.experiment.looks import Rules
 
 COUNTS: dict[str, dict[str, Any]] = {
     "exposures": {"users_crossed": 0, "users_seen": 0, "unknown_variant": 0, "unknown_variants": []},
-    "outcomes": {"rows": 0, "without_exposure": 0, "kept": 1},
+    "outcomes": {"rows": 0, "without_key_or_time": 0, "without_exposure": 0, "kept": 1},
 }
 User = tuple[int, int, float, float]  # arm, exposures, events, covariate
 AMOUNTS = st.one_of(st.integers(0, 3).map(float), st.floats(1e-50, 1e50))

@@ -11,7 +11,7 @@ from rich.table import Table
 from funnelcast.column_table import markdown_table, terminal_table
 from funnelcast.experiment.analysis_report import analysis_html
 from funnelcast.experiment.left_out import left_out
-from funnelcast.experiment.verdict import gain, p_text
+from funnelcast.experiment.verdict import decision_text, gain, p_text
 from funnelcast.files import make_folder, write_bytes, write_json
 from funnelcast.tables import Column, plain
 
@@ -89,7 +89,7 @@ def _columns(record: Record) -> tuple[list[str], list[Column]]:
     columns.append(
         Column("p after Holm", ["-" if s is None else p_text(s["holm_p"])[2:].removeprefix("= ") for s in sequences])
     )
-    columns.append(Column("decision", ["-" if s is None else s["decision"] for s in sequences]))
+    columns.append(Column("decision", ["-" if s is None else decision_text(s) for s in sequences]))
     columns.append(Column("lift, one look", [lift_text(lift["fixed"]) for *_, lift in rows]))
     if any("without_covariate" in lift for *_, lift in rows):
         texts = [lift_text(lift["without_covariate"]) if "without_covariate" in lift else "-" for *_, lift in rows]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from funnelcast.experiment.left_out import left_out
-from funnelcast.experiment.verdict import gain, p_text, split_text
+from funnelcast.experiment.verdict import decision_text, gain, p_text, split_text
 from funnelcast.report.daily_figure import daily_figure
 from funnelcast.report.elements import Entry, Group, Panel, Section, Table, isolate, percent
 from funnelcast.report.figures import Line, line_style
@@ -214,7 +214,7 @@ def _lift_table(record: Record, rates: Record, lifts: Sequence[Record], notes: t
         row = [lift["variant"], _rate_text(rates[lift["variant"]])]
         if tested:
             found = lift["sequence"]
-            row += [_look_text(found), p_text(found["holm_p"])[2:].removeprefix("= "), found["decision"]]
+            row += [_look_text(found), p_text(found["holm_p"])[2:].removeprefix("= "), decision_text(found)]
         row.append(_look_text(lift["fixed"]))
         if adjusted:
             row.append(_look_text(lift["without_covariate"]))

@@ -8,7 +8,7 @@ from typing import Any
 from funnelcast.experiment.sample_ratio import MISMATCH_LEVEL
 from funnelcast.report.elements import isolate
 
-__all__ = ["gain", "p_text", "split_text", "verdict"]
+__all__ = ["decision_text", "gain", "p_text", "split_text", "verdict"]
 
 Record = Mapping[str, Any]
 _MANY = 0.01  # share of users seen in two variants, or of outcomes left out for a reason, that is worth a sentence
@@ -107,6 +107,23 @@ def _within(look: Record, level: float) -> str:
     return f"always-valid {level:.4g} % interval {gain(low)} to {gain(high)}"
 
 
+def decision_text(sequence: Record) -> str:
+    """Write a decision for a table: with its day where the present interval does not stand on its side.
+
+    Args:
+        sequence: of a lift, as `ab.json` holds it.
+
+    Example:
+        >>> then = {"date": "2026-03-01", "value": 0.5, "interval": [0.3, 0.7]}
+        >>> decision_text({"decision": "better", "decided_by": then, "interval": [-0.1, 0.2]})
+        'better on 2026-03-01'
+        >>> decision_text({"decision": "better", "decided_by": then, "interval": [0.1, 0.2]})
+        'better'
+    """
+    by = sequence["decided_by"]
+    return str(sequence["decision"]) if by is None or _stands(sequence) else f"{sequence['decision']} on {by['date']}"
+
+
 def _stands(sequence: Record) -> bool:
     """Whether the present interval is on the side that was decided; the look that decided may be an earlier one."""
     if sequence["interval"] is None:
@@ -160,8 +177,7 @@ def _lost(record: Record) -> list[str]:
     outcomes = record["counts"]["outcomes"]
     enough = _MANY * max(outcomes["rows"], 1)
     found = []
-    # Counts that were made by hand may be without the rarer ones.
-    if outcomes.get("without_key_or_time", 0) > enough:
+    if outcomes["without_key_or_time"] > enough:
         by_request = outcomes["joined_by"] == "request_id"
         timed = not by_request or record["window_hours"] is not None
         key, advice = (
