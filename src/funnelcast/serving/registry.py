@@ -3,7 +3,7 @@
 ```
 current.json        which version answers, and which one did before
 versions/<version>/ bundles, never changed
-audit.jsonl         one line a change, refused ones among them
+audit.jsonl         one line a change, refused ones among them; what a crash left of a line stands on a line of its own
 ```
 """
 
@@ -19,18 +19,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from funnelcast.errors import ArtifactError, FunnelcastError, choices
 from funnelcast.files import make_folder, read_json, temporary_beside, write_json
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.manifest import FILES, MANIFEST
 
-__all__ = ["CURRENT", "Pointer", "Registry", "user_name"]
+__all__ = ["CURRENT", "NotLoggedError", "Pointer", "Registry", "user_name"]
 
 FORMAT = 1
 CURRENT, AUDIT = "current.json", "audit.jsonl"
 _VERSION = re.compile(r"[0-9a-f]{12}")
+
+
+class NotLoggedError(ArtifactError):
+    """A registry was changed as it should be, and its log has no line of it."""
 
 
 class Pointer(NamedTuple):
@@ -120,6 +124,7 @@ class Registry:
         Raises:
             ArtifactError: the bundle is damaged, gives other scores, or cannot be copied; or the folder holds other
                 files than a registry's.
+            NotLoggedError: it was added, and the log could not be written.
         """
         self._make()
         with self._change("add") as said:
@@ -152,6 +157,7 @@ class Registry:
 
         Raises:
             ArtifactError: there is none, or it is damaged or gives other scores; the pointer stays.
+            NotLoggedError: it answers, and the log could not be written.
         """
         with self._change("activate", version=version) as said:
             former = said["former"] = self._former(version)
@@ -165,6 +171,7 @@ class Registry:
 
         Raises:
             ArtifactError: there is none, or it is damaged.
+            NotLoggedError: it answers, and the log could not be written.
         """
         with self._change("rollback") as said:
             pointer = self.current()
@@ -209,30 +216,53 @@ class Registry:
 
     @contextmanager
     def _change(self, action: str, **said: Any) -> Iterator[dict[str, Any]]:
-        """Keep others from changing the registry, and write down what was done or refused."""
+        """Keep others from changing the registry, and write down what was done, refused or failed."""
         if action != "add":
             self.check()
+        with self._locked() as audit:
+            now, by = datetime.now(UTC).isoformat(), self._by or user_name()
+            line: dict[str, Any] = {"time": now, "by": by, "action": action, **said}
+            try:
+                yield line
+            except FunnelcastError as error:
+                line["outcome"] = f"refused: {error}"
+                if failure := _append(audit, line):
+                    raise ArtifactError(f"{error}; nor could this be written to {AUDIT}: {failure}") from error
+                raise
+            except BaseException as error:  # of a user who interrupts, too
+                line["outcome"] = f"failed: {error!r}"
+                _append(audit, line)
+                raise
+            line["outcome"] = "done"
+            if failure := _append(audit, line):
+                done = f"{self.folder}: '{action}' of '{line['version']}' is done"
+                raise NotLoggedError(f"{done}, but could not be written to {AUDIT}: {failure}") from failure
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        """Open the log, which is also the lock, for nobody else."""
         try:
-            with (self.folder / AUDIT).open("a", encoding="utf-8") as audit:
+            # Without a buffer, which would write once more what could not be written when the file is closed.
+            with (self.folder / AUDIT).open("a+b", buffering=0) as audit:
                 fcntl.flock(audit, fcntl.LOCK_EX)
-                line: dict[str, Any] = {
-                    "time": datetime.now(UTC).isoformat(),
-                    "by": self._by or user_name(),
-                    "action": action,
-                    **said,
-                }
-                try:
-                    yield line
-                    line["outcome"] = "done"
-                except FunnelcastError as error:
-                    line["outcome"] = f"refused: {error}"
-                    raise
-                finally:
-                    audit.write(json.dumps(line) + "\n")
-                    audit.flush()
-                    os.fsync(audit.fileno())
+                yield audit
         except OSError as error:
             raise ArtifactError(f"{self.folder}: the registry could not be changed: {error}") from error
+
+
+def _append(audit: IO[bytes], line: dict[str, Any]) -> OSError | None:
+    """Write a line of its own, also behind one that a crash left unfinished; return what kept it from the disk."""
+    data = json.dumps(line).encode() + b"\n"
+    try:
+        if audit.seek(0, os.SEEK_END):
+            audit.seek(-1, os.SEEK_END)
+            data = data if audit.read(1) == b"\n" else b"\n" + data
+        while data:
+            data = data[audit.write(data) :]
+        os.fsync(audit.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def user_name() -> str:

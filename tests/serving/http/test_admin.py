@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.serving.http.conftest import ROW, Client, Reply, make_client, wait_for
+from tests.serving.http.test_registry import full_disk_for_the_log
 
 from funnelcast.serving.http.service import ADMIN_KEYS, SCORE_KEYS
 from funnelcast.serving.registry import Registry
@@ -139,3 +140,40 @@ def test_the_log_names_the_short_hash_alone(client: Client, caplog: pytest.LogCa
     ask(client, "/admin/traffic", {"shares": {"models": 1}})
     said = [getattr(record, "said", {}) for record in caplog.records]
     assert f"key {HASH}" in [one.get("by") for one in said] and KEY not in repr(said)
+
+
+def test_a_body_that_takes_all_the_memory_does_not_keep_an_admin_out(client: Client, tmp_path: Path) -> None:
+    admission, limit = client.service.admission, client.service.settings.limits.held_bytes
+    admission.held += limit  # by bodies that are not complete
+    reply = ask(client, "/admin/traffic/off", {"variant": "second"})
+    assert reply.status == 200 and read_traffic(tmp_path / "traffic.json").allocation.shares == {"models": 1}
+    assert admission.held == limit
+    assert client.post({"user": "ann", "candidates": [ROW]}, x_api_key=SCORE_KEY).status == 429
+    admission.held -= limit
+
+
+def test_bodies_for_admins_have_a_limit_of_their_own(client: Client) -> None:
+    path, said, auth = "/admin/traffic/off", b'{"variant": "second"}', f"Bearer {KEY}"
+    assert client.call("POST", path, said.ljust(1 << 16), authorization=auth).status == 200
+    long = said.ljust((1 << 16) + 1)
+    for headers in ({}, {"content_length": str(len(long))}):
+        reply = client.call("POST", path, long, authorization=auth, **headers)
+        assert (reply.status, reply.json["error"]["code"], reply.headers["connection"]) == (413, "too_large", "close")
+    assert client.service.admission.held == 0
+
+
+def test_a_change_that_is_done_and_not_logged_is_told_from_one_that_is_refused(
+    client: Client, registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = registry.current().version
+    (second,) = set(registry.versions()) - {first}
+    with full_disk_for_the_log(monkeypatch):
+        for route, body, version in (("activate", {"version": second}, second), ("rollback", None, first)):
+            reply = ask(client, f"/admin/registries/models/{route}", body)
+            assert (reply.status, reply.json["error"]["code"]) == (500, "not_logged")
+            assert f"'{route}' of '{version}' is done" in reply.json["error"]["message"]
+            assert registry.current().version == version
+        refused = ask(client, "/admin/registries/models/activate", {"version": "ffffffffffff"})
+        assert (refused.status, refused.json["error"]["code"]) == (409, "refused")
+    said = [getattr(record, "said", {}) for record in caplog.records if record.getMessage() == "not_logged"]
+    assert [one["by"] for one in said] == [f"key {HASH}"] * 2  # the service's log says who it was

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from tests.serving.http.conftest import ROW, make_client
 
-from funnelcast.errors import ArtifactError, ConfigError
+from funnelcast.errors import ArtifactError
 from funnelcast.serving.bundle import Bundle
 from funnelcast.serving.http import paced, variants
 from funnelcast.serving.http.admission import Admission
-from funnelcast.serving.http.keys import Keys
 from funnelcast.serving.http.refusal import RefusalError
 from funnelcast.serving.http.settings import Limits
 
@@ -305,22 +304,3 @@ def test_keys_guard_scoring_alone(first: Path, tmp_path: Path) -> None:
         assert client.post({"candidates": [ROW]}).status == 401
         assert client.post({"inputs": []}, "/v2/models/first/infer").status == 401
         assert client.call("GET", "/readyz").status == client.call("GET", "/v2/models/first").status == 200
-
-
-def test_keys_come_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KEYS", "0123456789abcdef,fedcba9876543210")
-    keys = Keys.read(None, "KEYS")
-    assert keys is not None and keys.allow("fedcba9876543210") and not keys.allow("fedcba9876543211")
-    monkeypatch.delenv("KEYS")
-    assert Keys.read(None, "KEYS") is None
-    for text, pattern in (
-        ("short", "key 1 should have at least 16 characters, received 5"),
-        ("0123456789abcdef soon", "should end with an ISO date, received 'soon'"),
-        ("0123456789abcdef 2030-01-01", "should have a time zone"),
-        ("# none", "should hold a key a line, received none"),
-    ):
-        (tmp_path / "keys").write_text(text)
-        with pytest.raises(ConfigError, match=pattern):
-            Keys.read(tmp_path / "keys", "KEYS")
-    with pytest.raises(ConfigError, match="should be a file of keys"):
-        Keys.read(tmp_path / "nowhere", "KEYS")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.serving.http.conftest import ROW, Client, make_client
 from funnelcast.errors import ArtifactError
 from funnelcast.serving import Bundle
 from funnelcast.serving.http.follow import Follower
-from funnelcast.serving.registry import Registry
+from funnelcast.serving.registry import NotLoggedError, Registry
 
 BODY = json.dumps({"candidates": [ROW]}).encode()
 
@@ -28,6 +30,19 @@ def second(shop: Path) -> str:
 
 def audit(registry: Registry) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (registry.folder / "audit.jsonl").read_text().splitlines()]
+
+
+@contextmanager
+def full_disk_for_the_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a registry writes to its log does not reach the disk; its pointer does."""
+
+    def refuse(place: int) -> None:
+        if os.path.realpath(f"/proc/self/fd/{place}").endswith("audit.jsonl"):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        yield
 
 
 async def answers_with(client: Client, version: str) -> None:
@@ -248,3 +263,59 @@ def test_a_registry_of_which_nothing_answers_is_not_served(shop: Path, tmp_path:
     version = Registry(tmp_path / "models").add(shop / "first")
     with pytest.raises(ArtifactError, match=f"models: a registry of which no version answers; .*known: {version}"):
         make_client([tmp_path / "models"])
+
+
+def test_done_and_not_logged_is_told_from_not_done(
+    registry: Registry, shop: Path, second: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = registry.current().version
+    left = "could not be written to audit.jsonl: .*No space left"
+    with full_disk_for_the_log(monkeypatch):
+        with pytest.raises(NotLoggedError, match=f"models: 'activate' of '{second}' is done, but {left}"):
+            registry.activate(second)
+        assert registry.current() == (second, first)
+        with pytest.raises(NotLoggedError, match=f"'rollback' of '{first}' is done"):
+            registry.rollback()
+        assert registry.current() == (first, second)
+        with pytest.raises(NotLoggedError, match=f"'add' of '{second}' is done"):
+            registry.add(shop / "second")
+        with pytest.raises(
+            ArtifactError, match=r"no version 'nothing'.*; nor could this be written to audit"
+        ) as caught:
+            registry.activate("nothing")
+        assert not isinstance(caught.value, NotLoggedError) and registry.current() == (first, second)
+    (registry.folder / "audit.jsonl").unlink()
+    (registry.folder / "audit.jsonl").mkdir()
+    with pytest.raises(ArtifactError, match="the registry could not be changed") as caught:
+        registry.activate(second)
+    assert not isinstance(caught.value, NotLoggedError) and registry.current() == (first, second)
+
+
+def test_half_a_line_that_a_crash_left_spoils_no_other(registry: Registry, second: str) -> None:
+    path = registry.folder / "audit.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-30])
+    registry.activate(second)
+    registry.rollback()
+    lines = path.read_text().splitlines()
+    assert lines[2] == whole[:-30].splitlines()[2]
+    assert [(line["action"], line["outcome"]) for line in map(json.loads, lines[3:])] == [
+        ("activate", "done"),
+        ("rollback", "done"),
+    ]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError])
+def test_a_line_always_has_an_outcome(
+    registry: Registry, second: str, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    before = registry.current()
+    monkeypatch.setattr(Bundle, "load", fail)
+    with pytest.raises(ArtifactError if failure is OSError else failure):
+        registry.activate(second)
+    assert registry.current() == before
+    line = audit(registry)[-1]
+    assert (line["version"], line["outcome"]) == (second, f"failed: {failure.__name__}()")

@@ -87,13 +87,29 @@ class Admission:
         Raises:
             RefusalError: it is too large, too slow, packed, or no JSON by its header.
         """
-        _check_headers(request.headers, self._limits.body_bytes)
+        largest = self._limits.body_bytes
+        _check_headers(request.headers, largest)
         parts: list[bytes] = []
         try:
-            await self._read_in_time(request, parts)
+            await self._read_in_time(request, parts, largest, counted=True)
         except BaseException:  # of a task that is cancelled, too
             self.held -= sum(map(len, parts))
             raise
+        return b"".join(parts)
+
+    async def read_aside(self, request: Request, largest: int) -> bytes:
+        """Read a small body that takes none of the memory for requests for scores, and is not refused for lack of it.
+
+        Args:
+            request: whose body has not been read, of a client that is known.
+            largest: bytes of the body.
+
+        Raises:
+            RefusalError: it is too large, too slow, packed, or no JSON by its header.
+        """
+        _check_headers(request.headers, largest)
+        parts: list[bytes] = []
+        await self._read_in_time(request, parts, largest, counted=False)
         return b"".join(parts)
 
     def let_go(self, body: bytes) -> None:
@@ -104,25 +120,25 @@ class Admission:
         """
         self.held -= len(body)
 
-    async def _read_in_time(self, request: Request, parts: list[bytes]) -> None:
+    async def _read_in_time(self, request: Request, parts: list[bytes], largest: int, *, counted: bool) -> None:
         if getattr(request.state, GATHERED, False):
-            await self._read(request, parts)
+            await self._read(request, parts, largest, counted=counted)
             return
         try:
             async with asyncio.timeout(spread(self._body_seconds)):
-                await self._read(request, parts)
+                await self._read(request, parts, largest, counted=counted)
         except TimeoutError as error:
             raise slow_body(self._body_seconds, sum(map(len, parts))) from error
 
-    async def _read(self, request: Request, parts: list[bytes]) -> None:
+    async def _read(self, request: Request, parts: list[bytes], largest: int, *, counted: bool) -> None:
         size = 0
         async for part in request.stream():
             size += len(part)
-            self.held += len(part)
+            self.held += len(part) if counted else 0
             parts.append(part)
-            if size > self._limits.body_bytes:
-                raise _too_large(self._limits.body_bytes, "more")
-            if self.held > self._limits.held_bytes:
+            if size > largest:
+                raise _too_large(largest, "more")
+            if counted and self.held > self._limits.held_bytes:
                 raise overloaded("the bodies of other requests take the memory", **_CLOSE)
 
     async def run_small(self, asked: Asked) -> Answered:
@@ -154,10 +170,11 @@ class Admission:
         self.check()
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[T] = loop.create_future()
-        running = self._pool.submit(job)
+        waiting = [job]
+        running = self._pool.submit(_take_and_run, waiting)
         self.inside += 1
         running.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._leave, ended, answered))
-        timer = loop.call_later(deadline - time.monotonic(), _give_up, running, answered)
+        timer = loop.call_later(deadline - time.monotonic(), _give_up, waiting, running, answered)
         try:
             return await answered
         finally:
@@ -180,10 +197,16 @@ class Admission:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _give_up(running: Future[Any], answered: asyncio.Future[Any]) -> None:
+def _take_and_run(waiting: list[Callable[[], T]]) -> T:
+    return waiting.pop()()
+
+
+def _give_up(waiting: list[Callable[[], Any]], running: Future[Any], answered: asyncio.Future[Any]) -> None:
     if not answered.done():
         answered.set_exception(too_late())
-        running.cancel()  # takes it out of the queue, unless it runs
+        # What is cancelled stays in the pool's queue until a thread comes to it: with its job, its body would, too.
+        if running.cancel():
+            waiting.clear()
 
 
 def _forget(ended: Future[Any]) -> None:

@@ -23,10 +23,27 @@ from funnelcast.serving.http.settings import LogSettings
 __all__ = ["FileLog", "check_log"]
 
 _WAKE = 0.2  # seconds between looks at the clock
-_SCORES = (
-    2_000_000  # of the rows of a file; a request may have thousands of candidates, and Python takes 32 bytes a score
-)
+# A request may have thousands of candidates, and Python takes 32 bytes a score.
+_SCORES = 2_000_000  # of the rows of a file
+_WAITING_SCORES = 2_000_000  # of the rows that wait
 _ENCODE = msgspec.json.Encoder().encode
+_Row = Mapping[str, Any]
+_Counted = tuple[_Row, int]  # a row and its scores
+
+
+class _Waiting(queue.Queue[_Counted]):
+    """Rows that wait, and how many scores they have together; the queue's own lock guards the sum as well."""
+
+    scores = 0
+
+    def _put(self, item: _Counted) -> None:
+        super()._put(item)
+        self.scores += item[1]
+
+    def _get(self) -> _Counted:
+        item = super()._get()
+        self.scores -= item[1]
+        return item
 
 
 class FileLog:
@@ -34,7 +51,8 @@ class FileLog:
 
     A file appears whole under its name, `<name>-<time>-<writer>-<number>` and an ending. The writer is random, since
     containers that share a folder have processes of the same numbers. What has not been written when a process is
-    killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all.
+    killed is lost, at most `file_seconds` of it; a service that is asked to stop writes all. What the system refuses,
+    for lack of room or of open files, is tried once more before its rows are counted as failed.
 
     Args:
         name: of the log, with which its files begin.
@@ -42,7 +60,8 @@ class FileLog:
         names: columns of a row.
         schema: makes their Arrow schema.
         settings: format, and sizes of queue and files.
-        count: called with `written`, `lost` (the queue was full) or `failed` (the disk refused) and a number of rows.
+        count: called with `written`, `lost` (too many rows or scores wait) or `failed` (they could not be written) and
+            a number of rows.
 
     Raises:
         OSError: the folder cannot be made.
@@ -60,21 +79,26 @@ class FileLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._name, self._folder, self._names, self._schema = name, folder, names, schema
         self._settings, self._count = settings, count
-        self._queue: queue.Queue[Mapping[str, Any]] = queue.Queue(settings.waiting)
+        self._queue = _Waiting(settings.waiting)
         self._writer = secrets.token_hex(8)
         self._stop = threading.Event()
         self._files = 0
+        self._told: set[str] = set()  # kinds of failures that nobody expects, so that each is logged once
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Hand over a row, or count it as lost if too many wait.
+    def add(self, row: _Row) -> None:
+        """Hand over a row, or count it as lost if too many rows or scores wait.
 
         Args:
             row: values of the schema's columns.
         """
+        # Looked at without the lock: threads that come at one moment may bring a row each too many.
+        if self._queue.scores >= _WAITING_SCORES:
+            self._count("lost", 1)
+            return
         try:
-            self._queue.put_nowait(row)
+            self._queue.put_nowait((row, _count_scores(row)))
         except queue.Full:
             self._count("lost", 1)
 
@@ -84,13 +108,14 @@ class FileLog:
         self._thread.join()
 
     def _work(self) -> None:
-        rows: list[Mapping[str, Any]] = []
+        rows: list[_Row] = []
         since, scores = time.monotonic(), 0
         while True:
             stopping = self._stop.is_set()
             try:
-                rows.append(self._queue.get(timeout=0.0 if stopping else _WAKE))
-                emptied, scores = False, scores + _count_scores(rows[-1])
+                row, more = self._queue.get(timeout=0.0 if stopping else _WAKE)
+                rows.append(row)
+                emptied, scores = False, scores + more
             except queue.Empty:
                 emptied = True
             old = time.monotonic() - since >= self._settings.file_seconds
@@ -103,34 +128,68 @@ class FileLog:
             if stopping and emptied:
                 return
 
-    def _write(self, rows: list[Mapping[str, Any]]) -> None:
+    def _write(self, rows: list[_Row]) -> None:
+        """Write a file, or say why not; whatever it is, the thread goes on."""
         self._files += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         path = self._folder / f"{self._name}-{stamp}-{self._writer}-{self._files:06d}.{self._settings.format}"
-        temporary = path.with_suffix(".tmp")
         try:
-            if self._settings.format == "parquet":
-                pq.write_table(pa.Table.from_pylist(rows, schema=self._schema()), temporary)
-            else:
-                temporary.write_bytes(b"".join(self._line(row) for row in rows))
-            temporary.replace(path)
-        except arrow_errors(OSError):
+            self._write_file(path, rows)
+            end = "written"
+        except Exception as error:
             # A full disk must not stop the answers; the counter says what a reader will miss.
-            log_line(f"{self._name}_not_written", level=logging.ERROR, error=True, file=str(path), rows=len(rows))
-            self._count("failed", len(rows))
+            end = "failed"
+            self._tell(error, f"{self._name}_not_written", file=str(path), rows=len(rows))
             with contextlib.suppress(OSError):  # what was refused to be written may be refused to be removed
-                temporary.unlink(missing_ok=True)
-            return
-        self._count("written", len(rows))
+                path.with_suffix(".tmp").unlink(missing_ok=True)
+        try:
+            self._count(end, len(rows))
+        except Exception as error:  # counters of several workers are files, too
+            self._tell(error, f"{self._name}_not_counted", rows=len(rows))
 
-    def _line(self, row: Mapping[str, Any]) -> bytes:
+    def _tell(self, error: Exception, event: str, **said: Any) -> None:
+        """Log what the disk refused, and what nobody expects once a kind."""
+        kind = type(error).__name__
+        if isinstance(error, arrow_errors(OSError)) or kind not in self._told:
+            self._told.add(kind)
+            log_line(event, level=logging.ERROR, error=True, **said)
+
+    def _write_file(self, path: Path, rows: list[_Row]) -> None:
+        """Write a file in two tries at the most, under the same names, so that no row stands twice."""
+        with contextlib.suppress(OSError):
+            self._try_to_write(path, rows)
+            return
+        self._pause()
+        self._try_to_write(path, rows)
+
+    def _try_to_write(self, path: Path, rows: list[_Row]) -> None:
+        temporary = path.with_suffix(".tmp")
+        if self._settings.format == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows, schema=self._schema()), temporary)
+        else:
+            temporary.write_bytes(b"".join(self._line(row) for row in rows))
+        temporary.replace(path)
+
+    def _pause(self) -> None:
+        """Wait as long as a file is gathered, unless the rows that come meanwhile take half of their room."""
+        end, waiting = time.monotonic() + self._settings.file_seconds, self._queue
+        while time.monotonic() < end and not self._stop.wait(_WAKE):
+            if 2 * waiting.qsize() >= self._settings.waiting or 2 * waiting.scores >= _WAITING_SCORES:
+                return
+
+    def _line(self, row: _Row) -> bytes:
         return _ENCODE({name: row.get(name) for name in self._names}) + b"\n"
 
 
-def _count_scores(row: Mapping[str, Any]) -> int:
+def _count_scores(row: _Row) -> int:
     """Count the numbers of lists, and of lists by step."""
-    lists = [one for value in row.values() for one in (value.values() if isinstance(value, Mapping) else (value,))]
-    return sum(len(one) for one in lists if isinstance(one, list))
+    found = 0
+    for value in row.values():
+        if isinstance(value, list):
+            found += len(value)
+        elif isinstance(value, dict):
+            found += sum(map(len, value.values()))
+    return found
 
 
 def check_log(key: str, settings: LogSettings) -> None:

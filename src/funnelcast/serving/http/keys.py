@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import os
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,17 +19,19 @@ from funnelcast.serving.http.refusal import RefusalError
 __all__ = ["Keys"]
 
 _SHORTEST = 16
+_BLANKS = re.compile(r"[ \t]+")  # others, such as those of Unicode, belong to a key, and are refused there
 
 
 class Keys:
     """The keys of one purpose; their digests are kept, not the keys.
 
     Args:
-        lines: a key each, and behind a blank an ISO date with a time zone from which on it is no longer taken.
+        lines: a key each, and behind blanks an ISO date with a time zone from which on it is no longer taken.
         source: where they stand, for messages.
+        what: stands before the number of a line in messages.
 
     Raises:
-        ConfigError: a key is short, or a date is none.
+        ConfigError: a key is short or cannot be sent in a header, or a date is none; no message repeats a key.
 
     Example:
         >>> keys = Keys(["a key of sixteen".replace(" ", "-"), "an-old-key-of-old 2020-01-01T00:00:00Z"], "here")
@@ -36,16 +39,19 @@ class Keys:
         (True, False, False)
     """
 
-    def __init__(self, lines: Iterable[str], source: str) -> None:
+    def __init__(self, lines: Iterable[str], source: str, what: str = "key") -> None:
         self._known: list[tuple[bytes, datetime | None]] = []
         for number, line in enumerate(lines, 1):
-            key, _, date = line.strip().partition(" ")
+            key, *date = _BLANKS.split(line.strip(), 1)
             if not key or key.startswith("#"):
                 continue
+            where = f"{source}: {what} {number}"
+            if not (key.isascii() and key.isprintable()):
+                wanted = "should have letters, digits and signs of ASCII alone"
+                raise ConfigError(f"{where} {wanted}, received others, which clients send in different ways")
             if len(key) < _SHORTEST:
-                wanted = f"{source}: key {number} should have at least {_SHORTEST} characters"
-                raise ConfigError(f"{wanted}, received {len(key)}")
-            self._known.append((_digest(key), _date(date.strip(), f"{source}: key {number}")))
+                raise ConfigError(f"{where} should have at least {_SHORTEST} characters, received {len(key)}")
+            self._known.append((_digest(key), _date("".join(date), where)))
 
     @classmethod
     def read(cls, path: Path | None, variable: str) -> Keys | None:
@@ -60,10 +66,11 @@ class Keys:
         """
         if path is not None:
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+                # Some editors begin a file with a mark, and a line that is no UTF-8 is refused by its number.
+                lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+            except OSError as error:
                 raise ConfigError(f"{path}: should be a file of keys, received: {error}") from error
-            keys = cls(lines, str(path))
+            keys = cls(lines, str(path), "the key of line")
             if not keys._known:
                 raise ConfigError(f"{path}: should hold a key a line, received none")
             return keys
@@ -124,8 +131,10 @@ def _date(text: str, source: str) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{source}: should end with an ISO date, received '{text}'") from error
+    except ValueError:
+        # What stands there may be the second half of a key; `from None`, since the reason repeats it.
+        wanted = "should have an ISO date or nothing behind a blank"
+        raise ConfigError(f"{source} {wanted}, received {len(text)} other characters") from None
     if found.tzinfo is None:
-        raise ConfigError(f"{source}: its date should have a time zone, received '{text}'")
+        raise ConfigError(f"{source} should have a time zone in its date, received none")
     return found

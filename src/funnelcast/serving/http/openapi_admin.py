@@ -16,8 +16,15 @@ _WRONG = {
     "409": "The registry or the traffic file refuses it, or there is none.",
     "413": "Too many bytes.",
     "415": "No JSON, or packed.",
-    "429": "Other bodies take the memory; see Retry-After.",
 }
+_SWITCHED = {"500": "It is done, and could not be written to the registry's log."}
+
+
+def _of(*statuses: str) -> dict[str, str]:
+    return {status: _WRONG[status] for status in statuses}
+
+
+_WITHOUT_BODY = _of("401", "404", "409") | _SWITCHED
 
 
 def admin_paths(registries: Sequence[str]) -> dict[str, Any]:
@@ -28,12 +35,12 @@ def admin_paths(registries: Sequence[str]) -> dict[str, Any]:
     """
     where = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": [*registries]}}]
     return {
-        "/admin/versions": {"get": _route("Versions, what answers here, and shares.", "Versions", ("401", "409"))},
+        "/admin/versions": {"get": _route("Versions, what answers here, and shares.", "Versions", _of("401", "409"))},
         "/admin/registries/{name}/activate": {
-            "post": _route("Let a version answer.", "Version", _WRONG, "Version") | {"parameters": where}
+            "post": _route("Let a version answer.", "Version", _WRONG | _SWITCHED, "Version") | {"parameters": where}
         },
         "/admin/registries/{name}/rollback": {
-            "post": _route("Let the version before answer.", "Version", ("401", "404", "409")) | {"parameters": where}
+            "post": _route("Let the version before answer.", "Version", _WITHOUT_BODY) | {"parameters": where}
         },
         "/admin/traffic": {"post": _route("Set the shares of the users.", "Traffic", _WRONG, "Shares")},
         "/admin/traffic/off": {"post": _route("Take all users from a variant.", "Traffic", _WRONG, "Off")},
@@ -79,15 +86,13 @@ def _refused(texts: Mapping[str, str]) -> dict[str, Any]:
     return {status: {"description": text, "content": _content("Error")} for status, text in texts.items()}
 
 
-def _route(
-    summary: str, answer: str, refused: Sequence[str] | Mapping[str, str], asked: str | None = None
-) -> dict[str, Any]:
+def _route(summary: str, answer: str, refused: Mapping[str, str], asked: str | None = None) -> dict[str, Any]:
     described = {
         "summary": summary,
         "security": [{"admin": []}],
         "responses": {
             "200": {"description": summary, "content": _content(answer)},
-            **_refused({status: _WRONG[status] for status in refused}),
+            **_refused(refused),
         },
     }
     return described | ({} if asked is None else {"requestBody": {"required": True, "content": _content(asked)}})
