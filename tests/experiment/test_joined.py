@@ -339,8 +339,11 @@ def test_wrong_options_are_one_clear_error(tmp_path: Path) -> None:
         Attribution(("click", "click"))
     exposures = (write_lines(tmp_path / "e.jsonl", BOTH),)
     for files, words in (
-        (Files(exposures, ("nowhere*.jsonl",)), "outcomes: 'nowhere.*' should be a file or match at least one"),
-        (Files((str(tmp_path),), exposures), "exposures: '.*' should be a file or match at least one"),
+        (
+            Files(exposures, ("nowhere*.jsonl",)),
+            "outcomes: 'nowhere.*' should match at least one file, received",
+        ),
+        (Files((str(tmp_path),), exposures), "exposures: '.*' should be a file, received nothing there"),
         (Files((__file__,), exposures), "should end in one of .parquet, .pq, .jsonl, .ndjson, .json, received"),
     ):
         with pytest.raises(DataError, match=words):

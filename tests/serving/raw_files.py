@@ -25,6 +25,11 @@ def plain_bundle(make_prepared: Callable[[], Path], tmp_path: Path, factory: pyt
     return Bundle.load(kept)
 
 
+@pytest.fixture
+def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
+
+
 def raw_rows(rows: int, seed: int = 0) -> pa.Table:
     draw = np.random.default_rng(seed)
     items = [None if number == 8 else f"item {number}" for number in draw.integers(0, 9, rows)]
@@ -43,6 +48,11 @@ def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pq.write_table(raw_rows(rows, seed), tmp_path / "in" / f"day-{seed}.parquet", row_group_size=40)
     (tmp_path / "in" / "notes.txt").write_text("no rows")
     return tmp_path / "in"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return two_files(tmp_path, monkeypatch)
 
 
 def names(folder: Path) -> list[str]:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.serving.raw_files import checksums, names, plain_bundle, raw_rows, scored_pieces, two_files
+from tests.serving.raw_files import bundle, checksums, folder, names, raw_rows, scored_pieces
 
 from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.serving import Bundle, score_files
 from funnelcast.serving.score_files import score_files as score
 
+__all__ = ["bundle", "folder"]  # fixtures of another file
+
 COLUMNS = ["reach_click", "transition_click", "reach_buy", "transition_buy", "model_version"]
-
-
-@pytest.fixture
-def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return two_files(tmp_path, monkeypatch)
 
 
 def test_rows_keep_their_order_and_their_scores(bundle: Bundle, folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.bundles_on_disk import edit_json
-from tests.serving.raw_files import (
-    before_piece,
-    checksums,
-    names,
-    plain_bundle,
-    raw_rows,
-    scored_pieces,
-    two_files,
-)
+from tests.serving.raw_files import before_piece, bundle, checksums, folder, names, raw_rows, scored_pieces
 
 from funnelcast.errors import ArtifactError, ConfigError, DataError
 from funnelcast.files import write_json
 from funnelcast.serving import Bundle, score_files
 from funnelcast.serving.score_files import score_files as score
 
-
-@pytest.fixture
-def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return two_files(tmp_path, monkeypatch)
+__all__ = ["bundle", "folder"]  # fixtures of another file
 
 
 def stop() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.serving.raw_files import checksums, names, plain_bundle, raw_rows, scored_pieces, two_files
+from tests.serving.raw_files import bundle, checksums, folder, names, raw_rows, scored_pieces
 
 from funnelcast.errors import ArtifactError, DataError
 from funnelcast.serving import Bundle, score_files_pieces
 from funnelcast.serving.plan import Plan
 from funnelcast.serving.score_files import score_files as score
 
-
-@pytest.fixture
-def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return two_files(tmp_path, monkeypatch)
+__all__ = ["bundle", "folder"]  # fixtures of another file
 
 
 def damage(path: Path, row_group: int, column: int) -> None:

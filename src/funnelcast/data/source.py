@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from funnelcast.data.description import Source
 from funnelcast.data.sql import identifier, literal, text_list
 from funnelcast.errors import DataError
 
-__all__ = ["ZONED", "RawSource", "column_kind", "open_source", "reading_error", "with_text"]
+__all__ = ["ZONED", "RawSource", "column_kind", "find_files", "open_source", "reading_error", "with_text"]
 
 ColumnKind = Literal["whole", "float", "decimal", "text", "boolean", "date", "timestamp", "list", "other"]
 
@@ -79,7 +79,7 @@ def open_source(connection: duckdb.DuckDBPyConnection, source: Source) -> RawSou
     Raises:
         DataError: a file is missing or unreadable, a pattern matches nothing, or columns differ between files.
     """
-    files = _find(source.files)
+    files = find_files(source.files, "source.files")
     file_format = source.format or _format_of(files[0])
     first = _columns(connection, source, file_format, [files[0]])
     for file in files[1:]:
@@ -121,8 +121,16 @@ def with_text(source: RawSource, columns: Iterable[str]) -> RawSource:
     return replace(source, relation=relation, types={**source.types, **dict.fromkeys(guessed, "VARCHAR")})
 
 
-def _find(patterns: tuple[str, ...]) -> list[str]:
-    """Expand the patterns, each file once."""
+def find_files(patterns: Sequence[str], where: str) -> list[str]:
+    """Expand patterns, each file once.
+
+    Args:
+        patterns: paths or globs.
+        where: they stand, for messages.
+
+    Raises:
+        DataError: a pattern matches no file.
+    """
     files: list[str] = []
     for pattern in patterns:
         if Path(pattern).is_file():
@@ -132,7 +140,7 @@ def _find(patterns: tuple[str, ...]) -> list[str]:
         if not found:
             what = "match at least one file" if glob.has_magic(pattern) else "be a file"
             received = "no match" if glob.has_magic(pattern) else "nothing there"
-            raise DataError(f"source.files: '{pattern}' should {what}, received {received}")
+            raise DataError(f"{where}: '{pattern}' should {what}, received {received}")
         files.extend(found)
     return list(dict.fromkeys(files))
 

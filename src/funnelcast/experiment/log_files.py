@@ -13,7 +13,7 @@ from funnelcast.data.source import column_kind
 from funnelcast.data.sql import literal, text_list
 from funnelcast.errors import DataError
 
-__all__ = ["IDS", "NUMBERS", "file_format", "find_files", "read_call"]
+__all__ = ["IDS", "NUMBERS", "file_format", "read_call"]
 
 _ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 _WORDS = {"parquet": "Parquet", "json": "JSON lines"}
@@ -22,28 +22,6 @@ IDS = ("user", "variant", "request_id", "experiment", "event_id")  # what is com
 # What DuckDB makes of JSON texts; back from these types come other texts, such as ids in small letters.
 _QUOTED = ("text", "date", "timestamp")
 _QUOTED_TYPES = ("UUID", "TIME")
-
-
-def find_files(patterns: Sequence[str], what: str) -> list[str]:
-    """Expand patterns, each file once.
-
-    Args:
-        patterns: paths or globs.
-        what: the kind of log, for messages.
-
-    Raises:
-        DataError: a pattern matches nothing.
-    """
-    files: list[str] = []
-    for pattern in patterns:
-        if Path(pattern).is_file():
-            files.append(pattern)
-            continue
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207
-        if not found:
-            raise DataError(f"{what}: '{pattern}' should be a file or match at least one, received nothing")
-        files += found
-    return list(dict.fromkeys(files))
 
 
 def file_format(files: Sequence[str], what: str) -> str:

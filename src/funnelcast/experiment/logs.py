@@ -8,10 +8,10 @@ from pathlib import Path
 
 import duckdb
 
-from funnelcast.data.source import column_kind
+from funnelcast.data.source import column_kind, find_files
 from funnelcast.data.sql import identifier, literal
 from funnelcast.errors import DataError, choices
-from funnelcast.experiment.log_files import IDS, NUMBERS, file_format, find_files, read_call
+from funnelcast.experiment.log_files import IDS, NUMBERS, file_format, read_call
 
 __all__ = ["Log", "open_log"]
 
