@@ -142,7 +142,7 @@ def test_other_input_or_options_in_the_same_folder_are_refused(bundle: Bundle, f
     with pytest.raises(ConfigError, match="holds scores of another keep; choose another folder"):
         score(bundle, folder, tmp_path / "out")
     pq.write_table(raw_rows(90, 7), folder / "day-1.parquet", row_group_size=40)
-    with pytest.raises(ConfigError, match=r"holds scores of another files \(day-1.parquet .*\); choose another"):
+    with pytest.raises(ConfigError, match=r"holds scores of other files \(day-1.parquet .*\); choose another"):
         score(bundle, folder, tmp_path / "out", keep=["key"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("mine")

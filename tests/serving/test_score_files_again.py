@@ -51,7 +51,7 @@ def test_values_that_traded_places_make_another_input(
         and footer(path) == end
         and not pq.read_table(path).equals(rows)
     )
-    with pytest.raises(ConfigError, match=r"scores of another files \(day-0.parquet differs in modified_ns\); choose"):
+    with pytest.raises(ConfigError, match=r"scores of other files \(day-0.parquet differs in modified_ns\); choose"):
         score(bundle, folder, tmp_path / "out")
 
 
@@ -72,11 +72,15 @@ def test_a_copy_that_keeps_the_times_is_the_same_input(
 def test_a_file_more_or_less_is_named(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     score(bundle, folder, tmp_path / "out")
     shutil.copy2(folder / "day-1.parquet", folder / "day-2.parquet")
-    with pytest.raises(ConfigError, match=r"another files and parts \(day-2.parquet is new\); choose another folder"):
+    with pytest.raises(
+        ConfigError, match=r"other files and other parts \(day-2.parquet is new\); choose another folder"
+    ):
         score(bundle, folder, tmp_path / "out")
     (folder / "day-2.parquet").unlink()
     (folder / "day-1.parquet").unlink()
-    with pytest.raises(ConfigError, match=r"another files and parts \(day-1.parquet is gone\); choose another folder"):
+    with pytest.raises(
+        ConfigError, match=r"other files and other parts \(day-1.parquet is gone\); choose another folder"
+    ):
         score(bundle, folder, tmp_path / "out")
 
 

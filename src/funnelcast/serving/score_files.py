@@ -27,6 +27,12 @@ PLAN_FORMAT, SUCCESS_FORMAT = 2, 1  # plans of format 1 did not say when a file 
 PLAN, SUCCESS, LOCK = "_PLAN.json", "_SUCCESS", ".lock"
 _UNFINISHED = f".{PLAN}.*.tmp"
 VERSION_COLUMN = "model_version"
+_OTHERS = {
+    VERSION_COLUMN: "another model_version",
+    "keep": "another keep",
+    "files": "other files",
+    "parts": "other parts",
+}
 
 
 def score_files(bundle: Bundle, source: Path, target: Path, *, keep: Sequence[str] = ()) -> int:
@@ -109,7 +115,8 @@ def _is_plan(target: Path, record: dict[str, Any]) -> bool:
         changed = [key for key, value in record.items() if former[key] != value]
         if not changed:
             return True
-        found = f"scores of another {' and '.join(changed)}{_other_file(former['files'], record['files'])}"
+        found = f"scores of {' and '.join(_OTHERS[key] for key in changed)}"
+        found += _other_file(former["files"], record["files"])
     if any(target.glob("part-*")):
         raise ConfigError(f"{target}: holds {found}; choose another folder, or remove this one")
     return False
