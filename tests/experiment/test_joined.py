@@ -244,7 +244,7 @@ def test_a_wrong_log_is_one_clear_error(tmp_path: Path, exposures: list[Any], ou
 def test_numbers_have_to_be_finite(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": ["a"], "time": [at(2)], "click": [float("nan")]}), tmp_path / "o.parquet")
     files = Files((write_lines(tmp_path / "e.jsonl", BOTH),), (str(tmp_path / "o.parquet"),), threads=1)
-    words = "column 'click' should hold finite numbers of 0 or more, or null, received"
+    words = "column 'click' should hold finite numbers from 0 to 1e.50, or null, received"
     with pytest.raises(DataError, match=rf"o\.parquet: {words} 'nan' in row 1$"):
         join_logs(files, Split(HALVES), Attribution())
     with pytest.raises(DataError, match=rf"outcomes\.jsonl: {words} 'yes' in row 2$"):
@@ -255,7 +255,7 @@ def test_outcomes_are_not_below_0(tmp_path: Path) -> None:
     outcomes = [did("a", 2), did("a", 3, -1), did("a", 3, -1), did("a", 4, -2.5)]
     with pytest.raises(
         DataError,
-        match=r"column 'click' should hold finite numbers of 0 or more, or null, "
+        match=r"column 'click' should hold finite numbers from 0 to 1e.50, or null, "
         r"received '-1(\.0)?' in row 2, the first of 3$",
     ):
         join(tmp_path, BOTH, outcomes)

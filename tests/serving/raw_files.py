@@ -17,17 +17,13 @@ from funnelcast.files import sha256
 from funnelcast.serving import Bundle, plan, score_files_pieces
 
 
-def plain_bundle(make_prepared: Callable[[], Path], tmp_path: Path, factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture
+def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle, exported once."""
-    kept = factory.getbasetemp() / "plain-bundle"
+    kept = tmp_path_factory.getbasetemp() / "plain-bundle"
     if not kept.exists():
         export_run(train_run(tmp_path / "run", make_prepared(), hidden=[4]), "onnx", kept)
     return Bundle.load(kept)
-
-
-@pytest.fixture
-def bundle(make_prepared: Callable[[], Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return plain_bundle(make_prepared, tmp_path, tmp_path_factory)
 
 
 def raw_rows(rows: int, seed: int = 0) -> pa.Table:
@@ -38,7 +34,8 @@ def raw_rows(rows: int, seed: int = 0) -> pa.Table:
     return pa.table({"key": np.arange(rows) + 1000 * seed, "item": items, "tags": tags, "page": pages})
 
 
-def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two files of 250 and 90 rows in row groups of 40, in parts of at most 100 rows and pieces of 30."""
     monkeypatch.setattr(plan, "PART_ROWS", 100)
     monkeypatch.setattr(score_files_pieces, "PIECE_ROWS", 30)
@@ -48,11 +45,6 @@ def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pq.write_table(raw_rows(rows, seed), tmp_path / "in" / f"day-{seed}.parquet", row_group_size=40)
     (tmp_path / "in" / "notes.txt").write_text("no rows")
     return tmp_path / "in"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return two_files(tmp_path, monkeypatch)
 
 
 def names(folder: Path) -> list[str]:

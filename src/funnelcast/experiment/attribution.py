@@ -11,12 +11,13 @@ import duckdb
 
 from funnelcast.errors import DataError
 from funnelcast.experiment.exposed_users import is_analysed
-from funnelcast.experiment.logs import Log
+from funnelcast.experiment.logs import LARGEST, Log
 
 __all__ = ["Attribution", "attribute"]
 
 Join = Literal["auto", "user", "request_id"]
 COPIES = '"funnelcast:copies"'
+_WANTED = f"finite numbers from 0 to {LARGEST:.0e}, or null"
 _NO_STEPS = {"time", "user", "experiment", "variant", "request_id", "event_id", "model_version"}
 
 
@@ -66,7 +67,7 @@ def attribute(
         The steps, and what was counted.
 
     Raises:
-        DataError: a column is missing or of the wrong type, a time is none, a number is below 0 or not finite, or a
+        DataError: a column is missing or of the wrong type, a time is none, a number is below 0 or above 1e50, or a
             request that outcomes are joined by is of several users.
     """
     by_request = plan.join == "request_id" or (plan.join == "auto" and has_request and "request_id" in log.types)
@@ -149,11 +150,11 @@ def _read(
     assert bad is not None
     for step, count in zip(steps, bad, strict=True):
         if count:
-            raise log.refusal(connection, step, _no_count(log.number(step)), "finite numbers of 0 or more, or null")
+            raise log.refusal(connection, step, _no_count(log.number(step)), _WANTED)
 
 
 def _no_count(number: str) -> str:
-    return f"({number} < 0 OR NOT isfinite({number}))"
+    return f"({number} NOT BETWEEN 0 AND {LARGEST})"  # NaN is above all numbers
 
 
 def _join(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], *, by_request: bool, late: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from funnelcast.errors import DataError
 from funnelcast.experiment.exposed_users import is_analysed
-from funnelcast.experiment.logs import Log, open_log
+from funnelcast.experiment.logs import LARGEST, Log, open_log
 from funnelcast.experiment.ratio import Estimate, ratio
 from funnelcast.metrics import Undefined
 
@@ -54,11 +54,12 @@ def read_covariate(
         [U] values, NaN for users without one, and what was counted.
 
     Raises:
-        DataError: a column is missing or of the wrong type, or a user has two rows.
+        DataError: a column is missing or of the wrong type, a value is no number up to 1e50, or a user has two rows.
     """
     log = open_log(connection, plan.files, "covariates") if plan.files else exposures
     column = _column(plan, log)
     log.need("user", column)
+    log.check_numbers(connection, column)  # what is none would be a user without a past
     value, user = log.number(column), log.text("user")
     if plan.files:
         twice = connection.execute(
@@ -82,6 +83,9 @@ def read_covariate(
     ).fetchnumpy()
     values = np.full(users, np.nan)
     values[known["id"].astype(np.int64)] = known["value"]
+    if (np.abs(values) > LARGEST).any():
+        wrong = f"isfinite({value}) AND abs({value}) > {LARGEST}"
+        raise log.refusal(connection, column, wrong, f"numbers from {-LARGEST:.0e} to {LARGEST:.0e}, or null")
     return values, {"column": column, "users_with": len(known["id"]), "users_without": users - len(known["id"])}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,13 +24,12 @@ from funnelcast.errors import ConfigError, DataError
 from funnelcast.experiment.attribution import Attribution, attribute
 from funnelcast.experiment.covariate import Covariate, read_covariate
 from funnelcast.experiment.exposed_users import Split, find_users
-from funnelcast.experiment.logs import Log, open_log
+from funnelcast.experiment.logs import open_log
 
 __all__ = ["Cells", "Files", "Joined", "daily_newcomers", "join_logs", "open_database", "service_by_variant"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-_LARGEST = 1e50  # products of four amounts and sums over all users stay finite
 _DATABASE_SHARE = 0.6  # of the memory limit; the rest is for counts by user and the libraries themselves
 
 
@@ -118,12 +117,11 @@ def join_logs(files: Files, split: Split, attribution: Attribution) -> Joined:
         outcomes = open_log(connection, files.outcomes, "outcomes")
         has_request = "request_id" in exposures.types
         steps, outcome_counts = attribute(connection, outcomes, attribution, has_request=has_request)
-        _check_amounts(connection, outcomes, steps)
         found = {"exposures": counts, "outcomes": outcome_counts}
         arm = connection.execute("SELECT arm FROM users ORDER BY id").fetchnumpy()["arm"].astype(np.int64)
         covariate = None
         if files.covariate is not None:
-            covariate, found["covariates"] = _read_covariate(connection, files.covariate, exposures, len(arm))
+            covariate, found["covariates"] = read_covariate(connection, files.covariate, exposures, len(arm))
         days = _days(connection)
         sums = [f"sum(x{i})" for i in range(len(steps))]
         return Joined(
@@ -171,32 +169,6 @@ def open_database(files: Files) -> Iterator[duckdb.DuckDBPyConnection]:
         except duckdb.Error as error:
             logs = ", ".join((*files.exposures, *files.outcomes)[:3])
             raise DataError(f"{logs}: should be readable logs, received: {str(error).splitlines()[0]}") from error
-
-
-def _check_amounts(connection: duckdb.DuckDBPyConnection, log: Log, steps: Sequence[str]) -> None:
-    """Refuse outcomes that count and are too large to be squared and summed."""
-    largest = connection.execute(
-        f"SELECT {', '.join(f'max(x{i})' for i in range(len(steps)))} FROM outcomes"
-    ).fetchone()
-    assert largest is not None
-    for step, amount in zip(steps, largest, strict=True):
-        if amount is not None and amount > _LARGEST:
-            wrong = f"{log.number(step)} > {_LARGEST}"
-            raise log.refusal(connection, step, wrong, f"finite numbers from 0 to {_LARGEST:.0e}, or null")
-
-
-def _read_covariate(
-    connection: duckdb.DuckDBPyConnection, plan: Covariate, exposures: Log, users: int
-) -> tuple[Floats, dict[str, Any]]:
-    """Refuse values that are no numbers, which would be users without a past, and ones that are too large."""
-    covariate, counts = read_covariate(connection, plan, exposures, users)
-    log, column = open_log(connection, plan.files, "covariates") if plan.files else exposures, counts["column"]
-    log.check_numbers(connection, column)
-    if (np.abs(covariate) > _LARGEST).any():
-        number = log.number(column)
-        wrong = f"isfinite({number}) AND abs({number}) > {_LARGEST}"
-        raise log.refusal(connection, column, wrong, f"numbers from {-_LARGEST:.0e} to {_LARGEST:.0e}, or null")
-    return covariate, counts
 
 
 def _days(connection: duckdb.DuckDBPyConnection) -> list[date]:

@@ -13,11 +13,12 @@ from funnelcast.data.sql import identifier, literal
 from funnelcast.errors import DataError, choices
 from funnelcast.experiment.log_files import IDS, NUMBERS, file_format, read_call
 
-__all__ = ["Log", "open_log"]
+__all__ = ["LARGEST", "Log", "open_log"]
 
 FILE, _ROW, _PLACE = '"funnelcast:file"', '"funnelcast:row"', '"funnelcast:place"'
 # Python's dates end there; infinity is outside as well. `26-03-01` would be of the first century.
 _FIRST, _LAST = "TIMESTAMP '0100-01-01'", "TIMESTAMP '9999-12-31 23:59:59.999999'"
+LARGEST = 1e50  # of amounts: products of four, and sums of them over all users, stay finite
 _EXACT = 2**53  # up to here doubles tell whole numbers apart
 _LONGEST = 60  # characters of a wrong value that are shown
 

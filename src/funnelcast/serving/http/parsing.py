@@ -169,7 +169,7 @@ class ParsingProtocol(HttpToolsProtocol):
     def _end_unreadable(self) -> None:
         """End with what cannot be read."""
         self._deaf = True
-        begun = self._has_begun()
+        begun = self._begun and not self._at_rest  # the application has its head
         if begun and self.pipeline:
             self.pipeline.popleft()
             assert self._answering is not None
@@ -179,10 +179,6 @@ class ParsingProtocol(HttpToolsProtocol):
             self.transport.close()
         elif begun or not self._end_with_last():
             self.send_400_response(_UNREADABLE)
-
-    def _has_begun(self) -> bool:
-        """Say whether the application has the head of the message that cannot be read on."""
-        return self._begun and not self._at_rest
 
 
 def _nothing() -> None:
